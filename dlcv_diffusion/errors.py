@@ -1,0 +1,12 @@
+"""The one error a user is meant to read."""
+
+
+class UserError(ValueError):
+    """Bad input, said in one clear sentence: what is wrong, where, and what to do.
+
+    The command line prints the sentence and exits with code 2; in a notebook it reads as any ValueError does.
+
+    >>> raise UserError("no such folder: 'hw2_data'; give the folder that holds digits/, or --data sample")
+    Traceback (most recent call last):
+    dlcv_diffusion.errors.UserError: no such folder: 'hw2_data'; give the folder that holds digits/, or --data sample
+    """

@@ -1,0 +1,124 @@
+"""Weights on disk: safetensors, with the model's name, config and facts as JSON in the file's own metadata."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from ..errors import UserError
+from ..files import atomic_write
+from .context_unet import ContextUnet
+from .unet import UNet
+
+FORMAT = 1
+MODELS: dict[str, type[nn.Module]] = {"ContextUnet": ContextUnet, "UNet": UNet}
+ASSETS = Path(__file__).parent.parent / "assets"
+
+
+def shipped_weights() -> dict[str, Path]:
+    """Names and files of the weights inside the package, e.g. `{"digits": …/assets/digits.safetensors}`."""
+    return {path.stem: path for path in sorted(ASSETS.glob("*.safetensors"))}
+
+
+def build_model(name: str, config: Mapping[str, Any]) -> nn.Module:
+    """A new model of a registered class; `UserError` for an unknown name or a config that does not fit it.
+
+    >>> build_model("UNet", {"num_classes": 20, "channels": [32, 64]}).num_classes
+    20
+    """
+    if name not in MODELS:
+        raise UserError(f"unknown model '{name}'; this version of dlcv_diffusion knows {', '.join(MODELS)}")
+    try:
+        return MODELS[name](**config)
+    except TypeError as error:
+        raise UserError(f"the settings do not fit the model '{name}' ({error}); was the file written by a newer version?") from error
+
+
+def write_tensors(path: str | Path, tensors: Mapping[str, torch.Tensor], header: Mapping[str, Any]) -> None:
+    """Write a safetensors file whole or not at all; `header` is any JSON and goes into its metadata."""
+    metadata = {"dlcv_diffusion": json.dumps({"format": FORMAT, **header})}
+    # safetensors keeps no strides: a channels-last weight is stored as the contiguous tensor it stands for
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with atomic_write(path) as temporary:
+        save_file(contiguous, temporary, metadata=metadata)
+
+
+def read_header(path: str | Path) -> dict[str, Any]:
+    """The JSON header of a file of ours. `UserError` where the file is missing, truncated, foreign or newer."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no weights at '{path}'; give a .safetensors file or one of: {', '.join(shipped_weights())}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError, ValueError) as error:
+        hint = "; a course's .pt file is read by `dlcv convert`" if path.suffix in (".pt", ".pth") else ""
+        raise UserError(f"'{path}' is not a whole safetensors file (truncated, or of another format){hint}") from error
+    try:
+        header = json.loads(metadata["dlcv_diffusion"])
+    except (KeyError, ValueError) as error:
+        raise UserError(f"'{path}' holds tensors but not the header of dlcv_diffusion; was it saved by another program?") from error
+    if header.get("format", 0) > FORMAT:
+        raise UserError(f"'{path}' was written by a newer dlcv_diffusion (format {header['format']}); upgrade to read it")
+    return header
+
+
+def read_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Tensors and header of a file written by `write_tensors`, with the errors of `read_header`."""
+    header = read_header(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118 – not a dict
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"'{path}' is not a whole safetensors file (truncated, or of another format)") from error
+
+
+def save_model(
+    model: nn.Module,
+    path: str | Path,
+    metadata: Mapping[str, Any] | None = None,
+    *,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write a model's weights with what is needed to build it again; atomic.
+
+    `metadata` is any JSON (the schedule's config, training facts). `dtype=torch.float16` halves the file; loading
+    always gives float32.
+
+    >>> save_model(model, "runs/digits/model.safetensors", {"schedule": schedule.config})   # doctest: +SKIP
+    """
+    state = {k: v.to(dtype) if dtype and v.is_floating_point() else v for k, v in model.state_dict().items()}
+    write_tensors(path, state, {"model": type(model).__name__, "config": model.config, "metadata": dict(metadata or {})})
+
+
+def load_model(name_or_path: str | Path, device: torch.device | str = "cpu") -> nn.Module:
+    """A model from a safetensors file, or shipped weights by name ("digits"): float32, in eval mode, on `device`.
+
+    What was saved as metadata is `model.metadata`. `UserError` for a file that is missing, truncated, foreign, newer,
+    or whose weights do not fit its own config.
+
+    >>> load_model("digits").num_classes
+    20
+    """
+    path = shipped_weights().get(str(name_or_path), Path(name_or_path))
+    state, header = read_tensors(path)
+    if "model" not in header:
+        raise UserError(f"'{path}' is a training checkpoint or other data, not a model; give the run's model.safetensors")
+    model = build_model(header["model"], header["config"])
+    load_state(model, {k: v.float() if v.is_floating_point() else v for k, v in state.items()}, path)
+    model.metadata = header.get("metadata", {})
+    return model.to(device).eval()
+
+
+def load_state(model: nn.Module, state: Mapping[str, torch.Tensor], source: str | Path) -> None:
+    """`model.load_state_dict` with one sentence instead of a page where the weights belong to another network."""
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise UserError(f"the weights in '{source}' are not those of this {type(model).__name__}: {first}") from error

@@ -1,0 +1,183 @@
+"""The DDPM paper's U-Net (Ho et al. 2020, appendix B), in sizes that a CPU can train.
+
+GroupNorm instead of BatchNorm, sinusoidal timestep embedding, residual blocks whose scale and shift come from the
+embedding, and self-attention at the coarse levels. What makes it quick on a CPU is the stem: `patch` × `patch` pixels
+are folded into channels (`F.pixel_unshuffle`), so that the 3×3 convolutions work at 14×14 instead of 28×28, with a
+quarter of the arithmetic at the same width.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import UserError
+
+
+def timestep_embedding(t: Tensor, dim: int, *, max_period: float = 10_000.0) -> Tensor:
+    """Sinusoidal features of a timestep (Vaswani et al. 2017, sec. 3.5; used by DDPM, appendix B).
+
+        emb[2i], emb[2i + 1] = cos(t ω_i), sin(t ω_i),   ω_i = max_period^(−2i / dim)
+
+    t is (B,), int or float, in units of the DDPM paper's thousand steps; the result is (B, dim) float32.
+
+    >>> timestep_embedding(torch.tensor([0, 10]), 4).shape
+    torch.Size([2, 4])
+    """
+    half = dim // 2
+    frequencies = torch.exp(torch.arange(half, device=t.device) * (-math.log(max_period) / half))
+    angles = t.float()[:, None] * frequencies
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+class ResidualBlock(nn.Module):
+    """GroupNorm → SiLU → conv, twice; between them h ← h·(1 + scale) + shift from the embedding. (B, C, H, W) in and out."""
+
+    def __init__(self, in_channels: int, out_channels: int, emb_channels: int):
+        super().__init__()
+        self.norm1 = nn.GroupNorm(8, in_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.emb = nn.Linear(emb_channels, 2 * out_channels)
+        self.norm2 = nn.GroupNorm(8, out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+        nn.init.zeros_(self.conv2.weight)  # the block starts as the identity, as in the DDPM code
+        nn.init.zeros_(self.conv2.bias)
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        scale, shift = self.emb(emb)[:, :, None, None].chunk(2, dim=1)
+        h = self.norm2(h) * (1 + scale) + shift
+        return self.skip(x) + self.conv2(F.silu(h))
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention over the H·W places, with a residual: softmax(QKᵀ/√d) V (Vaswani et al. 2017, eq. 1)."""
+
+    def __init__(self, channels: int, heads: int = 4):
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.GroupNorm(8, channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.out = nn.Conv2d(channels, channels, 1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, h, w = x.shape
+        qkv = self.qkv(self.norm(x)).flatten(2).view(b, 3, self.heads, c // self.heads, h * w)
+        q, k, v = qkv.transpose(-1, -2).unbind(1)  # each (B, heads, H·W, c/heads)
+        y = F.scaled_dot_product_attention(q, k, v)
+        return x + self.out(y.transpose(-1, -2).reshape(b, c, h, w))
+
+
+class UNet(nn.Module):
+    """ε_θ(x_t, t, c): the DDPM U-Net with an optional class label and a pixel-folding stem.
+
+    Parameters
+    ----------
+    in_channels: channels of the image, 3 for digits.
+    channels: width of each level, finest first; each further level halves height and width.
+    blocks: residual blocks a level on the way down (one more on the way up), one number or one for each level.
+    attention: for each level, whether its blocks are followed by self-attention.
+    patch: `patch` × `patch` pixels are folded into channels at the stem, and unfolded at the end.
+    num_classes: number of labels, or 0 for an unconditional model. Label `num_classes` is the null class ∅.
+    timesteps: T of the schedule it is trained with; t is scaled to the paper's thousand steps inside.
+
+    Height and width must be divisible by `patch · 2^(len(channels) − 1)`; else `UserError`.
+
+    >>> model = UNet(num_classes=20, channels=(32, 64), blocks=1)
+    >>> model(torch.randn(2, 3, 28, 28), torch.tensor([0, 349]), torch.tensor([3, 20])).shape
+    torch.Size([2, 3, 28, 28])
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        channels: Sequence[int] = (96, 160),
+        blocks: int | Sequence[int] = 2,
+        attention: Sequence[bool] | None = None,
+        patch: int = 2,
+        num_classes: int = 0,
+        timesteps: int = 350,
+        emb_channels: int | None = None,
+    ):
+        super().__init__()
+        channels = tuple(channels)
+        blocks = (blocks,) * len(channels) if isinstance(blocks, int) else tuple(blocks)
+        attention = tuple(attention) if attention is not None else (False,) * (len(channels) - 1) + (True,)
+        emb_channels = emb_channels or 4 * channels[0]
+        self.config = {
+            "in_channels": in_channels,
+            "channels": channels,
+            "blocks": blocks,
+            "attention": attention,
+            "patch": patch,
+            "num_classes": num_classes,
+            "timesteps": timesteps,
+            "emb_channels": emb_channels,
+        }
+        self.in_channels, self.num_classes, self.timesteps, self.patch = in_channels, num_classes, timesteps, patch
+        self.divisor = patch * 2 ** (len(channels) - 1)
+        self.time_features = channels[0]
+
+        self.time_mlp = nn.Sequential(
+            nn.Linear(channels[0], emb_channels), nn.SiLU(), nn.Linear(emb_channels, emb_channels)
+        )
+        self.label_emb = nn.Embedding(num_classes + 1, emb_channels) if num_classes else None
+        self.stem = nn.Conv2d(in_channels * patch**2, channels[0], 3, padding=1)
+
+        self.down, skips, width = nn.ModuleList(), [channels[0]], channels[0]
+        for level, (out, attend, count) in enumerate(levels := list(zip(channels, attention, blocks, strict=True))):
+            for _ in range(count):
+                attn = SelfAttention(out) if attend else nn.Identity()
+                self.down.append(nn.ModuleList([ResidualBlock(width, out, emb_channels), attn]))
+                skips.append(width := out)
+            if level < len(channels) - 1:
+                self.down.append(nn.Conv2d(out, out, 3, stride=2, padding=1))
+                skips.append(out)
+
+        self.middle = nn.ModuleList(
+            [ResidualBlock(width, width, emb_channels), SelfAttention(width), ResidualBlock(width, width, emb_channels)]
+        )
+
+        self.up = nn.ModuleList()
+        for level, (out, attend, count) in reversed(list(enumerate(levels))):
+            for _ in range(count + 1):
+                attn = SelfAttention(out) if attend else nn.Identity()
+                self.up.append(nn.ModuleList([ResidualBlock(width + skips.pop(), out, emb_channels), attn]))
+                width = out
+            if level > 0:
+                self.up.append(nn.Conv2d(out, out, 3, padding=1))
+
+        self.head = nn.Sequential(
+            nn.GroupNorm(8, width), nn.SiLU(), nn.Conv2d(width, in_channels * patch**2, 3, padding=1)
+        )
+        nn.init.zeros_(self.head[-1].weight)
+        nn.init.zeros_(self.head[-1].bias)
+
+    def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Predicted noise ε (B, C, H, W) for x_t (B, C, H, W), t (B,) int64 0-based and labels (B,) int64, None = ∅."""
+        if x.shape[-1] % self.divisor or x.shape[-2] % self.divisor:
+            size = f"{x.shape[-2]}×{x.shape[-1]}"
+            raise UserError(f"this U-Net takes images whose sides are multiples of {self.divisor}, not {size}")
+        emb = self.time_mlp(timestep_embedding(t * (1000.0 / self.timesteps), self.time_features))
+        if self.label_emb is not None:
+            labels = torch.full_like(t, self.num_classes) if labels is None else labels
+            emb = emb + self.label_emb(labels)
+        emb = F.silu(emb)
+
+        h = self.stem(F.pixel_unshuffle(x, self.patch))
+        skips = [h]
+        for layer in self.down:
+            h = layer[1](layer[0](h, emb)) if isinstance(layer, nn.ModuleList) else layer(h)
+            skips.append(h)
+        h = self.middle[2](self.middle[1](self.middle[0](h, emb)), emb)
+        for layer in self.up:
+            if isinstance(layer, nn.ModuleList):
+                h = layer[1](layer[0](torch.cat([h, skips.pop()], dim=1), emb))
+            else:
+                h = layer(F.interpolate(h, scale_factor=2.0, mode="nearest"))
+        return F.pixel_shuffle(self.head(h), self.patch)

@@ -1,0 +1,71 @@
+"""Recipes: which network, schedule and settings make which weights. Small and declarative."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import UserError
+from ..models.registry import build_model
+from ..schedule import NoiseSchedule
+from .loop import TrainConfig
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A network (`model`, `config`), the timesteps of its linear schedule, and how it is trained."""
+
+    model: str
+    config: Mapping[str, Any]
+    timesteps: int
+    train: TrainConfig
+
+    def build(self, seed: int = 0) -> nn.Module:
+        """A new network of this recipe; its initial weights follow from `seed` alone, and torch's own seed stays as it was."""
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return build_model(self.model, {**self.config, "timesteps": self.timesteps})
+
+    def schedule(self) -> NoiseSchedule:
+        """Linear betas 1e-4 → 2e-2 over `timesteps`."""
+        return NoiseSchedule.linear(self.timesteps)
+
+
+REPORT_EPOCH = 678  # batches of 200 in an epoch of the report's 135,000 or so training images
+
+DIGITS: Mapping[str, Recipe] = {
+    # the report's network and settings, to the letter
+    "report": Recipe(
+        "ContextUnet",
+        {"in_channels": 3, "height": 28, "width": 28, "n_feat": 128, "n_cfeat": 20, "n_downs": 2},
+        350,
+        TrainConfig(steps=50 * REPORT_EPOCH, batch_size=200, lr=1e-4, weight_decay=1e-5, warmup=0, ema_decay=0.999),
+    ),
+    # what ships: the DDPM paper's U-Net in a size that two CPU cores train in about an hour and a half
+    "small": Recipe(
+        "UNet",
+        {"in_channels": 3, "channels": (64, 96), "blocks": (1, 2), "emb_channels": 128, "num_classes": 20},
+        350,
+        TrainConfig(steps=14_000, lr=1e-3, weight_decay=0.0, warmup=300, ema_decay=0.999, clip_grad=1.0),
+    ),
+    # two minutes on the embedded sample, for notebook 02 and for looking around
+    "tiny": Recipe(
+        "UNet",
+        {"in_channels": 3, "channels": (32, 48), "blocks": 1, "emb_channels": 64, "num_classes": 20},
+        350,
+        TrainConfig(steps=500, lr=2e-3, weight_decay=0.0, warmup=50, ema_decay=0.99, clip_grad=1.0),
+    ),
+}
+
+
+def digits_recipe(preset: str) -> Recipe:
+    """The recipe "report", "small" or "tiny"; `UserError` for any other name.
+
+    >>> digits_recipe("report").train.batch_size
+    200
+    """
+    if preset not in DIGITS:
+        raise UserError(f"unknown preset '{preset}'; choose one of: {', '.join(DIGITS)}")
+    return DIGITS[preset]
