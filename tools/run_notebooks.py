@@ -1,0 +1,156 @@
+"""Execute the notebooks from top to bottom, offline, and say how long each took.
+
+    python tools/run_notebooks.py                        # all; executed copies go to runs/notebooks/
+    python tools/run_notebooks.py notebooks/01_*.ipynb   # some
+    python tools/run_notebooks.py --in-place             # on the CPU, outputs kept in place, for a commit
+
+The notebooks find the figures' folder in $DLCV_FIGURES. If one fails, the others still run; the exit code is
+1.
+"""
+
+import argparse
+import os
+import re
+import sys
+import textwrap
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+from dlcv_diffusion.files import atomic_write
+
+ROOT = Path(__file__).resolve().parents[1]
+NOWHERE = "http://127.0.0.1:9"  # nobody answers there: what tries to download fails at once, and is seen
+LIVE = "application/vnd.jupyter.widget-view+json"
+
+
+def environment(figures: Path, *, cpu: bool) -> dict[str, str]:
+    """The environment of a notebook's kernel: no network, the figures' folder, and with `cpu` no GPU."""
+    proxies = {name: NOWHERE for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")}
+    local = {"no_proxy": "localhost,127.0.0.1", "NO_PROXY": "localhost,127.0.0.1"}
+    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    device = {"CUDA_VISIBLE_DEVICES": ""} if cpu else {}
+    return {**proxies, **local, **offline, **device, "DLCV_FIGURES": str(Path(figures).resolve())}
+
+
+def solutions(notebook: Mapping) -> list[str]:
+    """The Python folded away below "Try it yourself", each block as it would be pasted into a cell."""
+    markdown = "\n".join(cell["source"] for cell in notebook["cells"] if cell["cell_type"] == "markdown")
+    folded = re.findall(r"<details>.*?</details>", markdown, re.DOTALL)
+    fence = re.compile(r"^ *```python\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
+    blocks = [block for text in folded for block in fence.findall(text)]
+    return [textwrap.dedent(block).strip() for block in blocks]
+
+
+def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Only what a reader needs is kept: no times, no state of widgets, no version of anybody's Python.
+
+    A widget is dead once its kernel is gone, and JupyterLab would show an error in its place. So the live
+    view is taken out, and the still picture in the same output is what a reader sees until the cell is run.
+    """
+    notebook.metadata = nbformat.from_dict(
+        {
+            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+            "language_info": {"name": "python"},
+        }
+    )
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        for output in cell.get("outputs", []):
+            if LIVE in output.get("data", {}) and len(output.data) > 1:
+                del output.data[LIVE]
+    return notebook
+
+
+def run(path: Path, kernel_environment: Mapping[str, str], timeout: int) -> nbformat.NotebookNode:
+    """The executed notebook. Raises nbclient's errors: a cell failed, or took longer than `timeout` seconds."""
+    notebook = nbformat.read(path, as_version=4)
+    client = NotebookClient(
+        notebook,
+        timeout=timeout,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(path.parent)}},
+        record_timing=False,
+        store_widget_state=False,
+        coalesce_streams=True,
+    )
+    client.execute(env={**os.environ, **kernel_environment})
+    return tidy(notebook)
+
+
+def what_failed(error: Exception) -> str:
+    """One or two lines: the exception, and the line of the cell that raised it, instead of nbclient's pages."""
+    if isinstance(error, CellExecutionError):
+        traceback = re.sub(r"\x1b\[[0-9;]*m", "", error.traceback)
+        arrow = re.findall(r"^-+> *\d+ (.*)$", traceback, re.M)
+        line = f"\n    in the cell's line: {arrow[0].strip()}" if arrow else ""
+        return f"{error.ename}: {error.evalue}{line}"
+    if isinstance(error, CellTimeoutError):
+        return "a cell took longer than --timeout allows"
+    return str(error) or type(error).__name__
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run them and print the table; 0 if all ran, else 1."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("notebooks", nargs="*", type=Path, help="default: all of notebooks/")
+    add("--in-place", action="store_true", help="keep the outputs in the notebooks; runs on the CPU")
+    add("--cpu", action="store_true", help="hide the GPUs")
+    add("--out", type=Path, default=ROOT / "runs" / "notebooks", help="folder of the executed copies")
+    add("--figures", type=Path, default=ROOT / "figures", help="folder of the figures")
+    add("--timeout", type=int, default=1800, help="seconds for one cell")
+    options = parser.parse_args(arguments)
+    notebooks = options.notebooks or sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+    if not notebooks:
+        print("there are no notebooks to run")
+        return 1
+    options.figures.mkdir(parents=True, exist_ok=True)
+    began = time.time()
+    kernel_environment = environment(options.figures, cpu=options.cpu or options.in_place)
+
+    results = []
+    for path in notebooks:
+        print(f"{path.name} …", flush=True)
+        start = time.perf_counter()
+        try:
+            executed, problem = run(path, kernel_environment, options.timeout), ""
+            target = path if options.in_place else options.out / path.name
+            with atomic_write(target) as temporary:
+                nbformat.write(executed, temporary)
+        except (CellExecutionError, CellTimeoutError, DeadKernelError, OSError, ValueError) as error:
+            problem = what_failed(error)
+        results.append((path.name, time.perf_counter() - start, problem))
+
+    written = sorted(file for file in options.figures.glob("*.png") if file.stat().st_mtime >= began - 1)
+    report(results, written, options.figures, notebooks[0].parent if options.in_place else options.out)
+    return int(any(problem for *_, problem in results))
+
+
+def report(results: list[tuple[str, float, str]], written: list[Path], figures: Path, copies: Path) -> None:
+    """The table at the end: each notebook's time, and where the figures and the executed notebooks are."""
+    width = max(len(name) for name, *_ in results)
+    total = sum(seconds for _, seconds, _ in results)
+    print(f"\n{'notebook':{width}}  min:s")
+    for name, seconds, problem in [*results, ("all", total, "")]:
+        outcome = "" if name == "all" else "FAILED" if problem else "ok"
+        print(f"{name:{width}}  {int(seconds // 60):2d}:{int(seconds % 60):02d}  {outcome}".rstrip())
+    for name, _, problem in results:
+        if problem:
+            print(f"\n{name} failed: {problem}")
+    print(f"\n{len(written)} figures in {shown(figures)}/" + "".join(f"\n  {file.name}" for file in written))
+    print(f"executed notebooks in {shown(copies)}/")
+
+
+def shown(folder: Path) -> Path:
+    """A folder as the reader would type it from where they are."""
+    folder = folder.resolve()
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+
+
+if __name__ == "__main__":
+    sys.exit(main())
