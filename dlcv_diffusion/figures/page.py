@@ -1,0 +1,214 @@
+"""The page that every figure is printed on: its style, its caption, the facts that would make it again."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from importlib.resources import as_file, files
+from pathlib import Path, PurePath
+from typing import Any
+
+import matplotlib.style
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
+from PIL import Image
+
+from .. import __version__
+from ..errors import UserError
+from ..files import atomic_write
+from .pixels import png_bytes, png_size
+
+DPI = 100  # one unit of every layout here is 1/100 inch: a pixel on an ordinary screen
+DENSITY = 2  # pictures are drawn at twice that, so that they are sharp on a fine screen and in print
+PAGE = 760  # the width of a page, in units
+MARGIN = 8
+
+Facts = Mapping[str, Any]
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The package's style sheet, for as long as the `with` lasts; nothing global is changed for longer."""
+    with as_file(files(__package__) / "dlcv.mplstyle") as sheet, matplotlib.style.context(["default", sheet]):
+        yield
+
+
+class ReportFigure(Figure):
+    """A matplotlib figure with a caption and the facts that made it, which shows itself in a notebook.
+
+    `width` and `height` are in units of 1/100 inch; the caption is printed below and not counted. The
+    figure belongs to no pyplot session: nothing has to be closed, and no backend is chosen by making one.
+
+    >>> fig = ReportFigure(300, 200, caption="An empty page", facts={"seed": 0})
+    >>> axes = fig.place(20, 20, 260, 160)
+    """
+
+    def __init__(
+        self, width: int, height: int, *, caption: str = "", facts: Facts | None = None, **options: Any
+    ) -> None:
+        # the quarter of a unit keeps floats off the edge: the drawing is exactly width · density pixels wide
+        super().__init__(figsize=((width + 0.25) / DPI, (height + 0.25) / DPI), dpi=DPI, **options)
+        FigureCanvasAgg(self)
+        self.width, self.height = width, height
+        self.caption = caption
+        self.facts = dict(facts or {})
+
+    def place(self, left: float, top: float, width: float, height: float, **options: Any) -> Axes:
+        """Axes at an exact place, in units from the top left corner."""
+        bottom = self.height - top - height
+        across, up = self.width + 0.25, self.height + 0.25
+        return self.add_axes((left / across, bottom / up, width / across, height / up), **options)
+
+    def write(self, x: float, y: float, words: str, **options: Any) -> None:
+        """Text at an exact place, in units from the top left corner. `$…$` is mathematics."""
+        options.setdefault("parse_math", words.count("$") >= 2)
+        self.text(x / (self.width + 0.25), (self.height - y) / (self.height + 0.25), words, **options)
+
+    def to_png(self, density: int = DENSITY) -> bytes:
+        """The figure and its caption as a PNG with the facts in its metadata. `density` 1 is 100 dpi."""
+        return _render(self, self.caption, self.facts, density)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict, dict]:
+        png = self.to_png()
+        words = _in_one_line(self.caption, self.facts)
+        return {"image/png": png, "text/plain": f"<figure: {words}>"}, {"image/png": png_size(png, DENSITY)}
+
+
+def describe(facts: Facts) -> str:
+    """Facts as the line that stands below a figure.
+
+    >>> describe({"seeds": range(4), "steps": 350, "w": 2.0})
+    'seeds = 0…3, steps = 350, w = 2'
+    """
+    return ", ".join(f"{name} = {_in_words(value)}" for name, value in facts.items())
+
+
+def save_figure(fig: Figure, path: str | Path, facts: Facts | None = None, *, density: int = DENSITY) -> Path:
+    """Write a figure as PNG, with the facts that would make it again below it and in its metadata; the path
+    is returned.
+
+    `facts` (seeds, steps, η, w, weights …) are added to the figure's own; no figure is written without any.
+    They are stored as JSON under the PNG's text key `Facts`, where `read_facts` finds them, and in words
+    under `Description`. Any matplotlib figure will do. A relative path is taken from the current folder;
+    `figures_folder()` is the usual one. The file is written whole or not at all, and its bytes depend on
+    nothing but the figure and the facts.
+
+    Raises `UserError` for a path that is no PNG or cannot be written, and where there are no facts.
+
+    >>> save_figure(fig, figures_folder() / "digits.png", {"seeds": range(10), "w": 2.0})  # doctest: +SKIP
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise UserError(f"cannot write a figure to '{path}': its facts travel in a PNG; give a name that ends in .png")
+    facts = {**getattr(fig, "facts", {}), **(facts or {})}
+    if not facts:
+        raise UserError(f"the figure for '{path.name}' has no facts; give the numbers that made it, as seeds, steps, w")
+    png = _render(fig, getattr(fig, "caption", ""), facts, density)
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(png)
+    return path
+
+
+def read_facts(path: str | Path) -> dict[str, Any]:
+    """The facts that a figure was saved with: `{}` for a picture that has none.
+
+    Raises `UserError` where there is no such file, or it is no picture.
+    """
+    try:
+        with Image.open(path) as image:
+            return json.loads(image.info.get("Facts", "{}"))
+    except OSError as error:
+        raise UserError(f"cannot read the facts of '{path}': {error.strerror or 'not a picture'}") from error
+
+
+def figures_folder() -> Path:
+    """Where the report's figures go: `$DLCV_FIGURES`, else `figures/` beside the notebooks, or here."""
+    if folder := os.environ.get("DLCV_FIGURES"):
+        return Path(folder)
+    here = Path.cwd()
+    return (here.parent if here.name == "notebooks" else here) / "figures"
+
+
+@lru_cache(maxsize=1024)
+def text_width(words: str, size: float, weight: str = "normal") -> float:
+    """Width of one line of text in units, at `size` points. `$…$` is measured as mathematics."""
+    font = FontProperties(family="DejaVu Sans", weight=weight, size=size)
+    return text_to_path.get_text_width_height_descent(words, font, ismath=words.count("$") >= 2)[0] * DPI / 72
+
+
+def _render(fig: Figure, caption: str, facts: Facts, density: int) -> bytes:
+    words = _in_one_line(caption, facts)
+    with style():
+        body = _rasterise(fig, density)
+        picture = np.concatenate([body, _caption(words, body.shape[1], density)]) if words else body
+    text = {
+        "Description": words,
+        "Facts": json.dumps(facts, default=_plain),
+        "Software": f"dlcv_diffusion {__version__}",
+    }
+    return png_bytes(picture, text)
+
+
+def _rasterise(fig: Figure, density: int) -> np.ndarray:
+    own_dpi = fig.dpi
+    canvas = FigureCanvasAgg(fig)
+    try:
+        fig.dpi = DPI * density
+        canvas.draw()
+        return np.array(canvas.buffer_rgba())[..., :3]
+    finally:
+        fig.dpi = own_dpi
+
+
+def _caption(words: str, pixels: int, density: int, size: float = 8, line_height: int = 15) -> np.ndarray:
+    width = pixels // density
+    lines = _wrap(words, width - 2 * MARGIN, size)
+    fig = ReportFigure(width, len(lines) * line_height + MARGIN)
+    for number, line in enumerate(lines):
+        fig.write(MARGIN, (number + 0.5) * line_height, line, size=size, color="#444444", va="center")
+    strip = _rasterise(fig, density)
+    return np.pad(strip, ((0, 0), (0, pixels - strip.shape[1]), (0, 0)), constant_values=255)
+
+
+def _wrap(words: str, width: float, size: float) -> list[str]:
+    lines, room, space = [""], width, text_width("n n", size) - text_width("nn", size)
+    for word in words.split():
+        needed = text_width(word, size) + space
+        if lines[-1] and needed > room:
+            lines.append("")
+            room = width
+        lines[-1] = f"{lines[-1]} {word}".strip()
+        room -= needed
+    return lines
+
+
+def _in_one_line(caption: str, facts: Facts) -> str:
+    return ". ".join(part for part in (caption.rstrip(". "), describe(facts)) if part)
+
+
+def _in_words(value: Any) -> str:
+    if not isinstance(value, str | int | float | None):
+        value = _plain(value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list | tuple):
+        if len(value) > 2 and all(type(v) is int for v in value) and set(np.diff(value)) == {1}:
+            return f"{value[0]}…{value[-1]}"
+        return f"({', '.join(map(_in_words, value))})"
+    return str(value)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold. Of an absolute path only the name is kept: no machine's folders in a figure."""
+    if isinstance(value, PurePath):
+        return value.name if value.is_absolute() else value.as_posix()
+    if isinstance(value, range | set | frozenset):
+        return sorted(value)
+    if hasattr(value, "tolist"):  # numpy and torch, scalars too
+        return value.tolist()
+    return value if isinstance(value, list | tuple | dict) else str(value)

@@ -1,0 +1,272 @@
+"""Figures: what they say of themselves and their geometry. How they look is judged by eye."""
+
+import json
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from dlcv_diffusion import NoiseSchedule, UserError
+from dlcv_diffusion.figures import (
+    describe,
+    digit_grid,
+    figures_folder,
+    image_grid,
+    loss_curve,
+    read_facts,
+    reverse_strip,
+    save_figure,
+    schedule_plot,
+    tile,
+    to_rgb,
+    trade_off_plot,
+)
+from dlcv_diffusion.figures.page import DENSITY, PAGE, ReportFigure
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).integers(0, 256, (20, 3, 8, 8), dtype=np.uint8)
+
+
+def pixels(fig, tmp_path):
+    return np.array(Image.open(save_figure(fig, tmp_path / "figure.png", {"seed": 0})))
+
+
+# --- pixels ------------------------------------------------------------------------------------------------
+
+
+def test_float_images_are_clipped_and_uint8_images_untouched():
+    x = torch.tensor([-3.0, -1.0, 0.0, 1.0, 3.0]).view(1, 1, 1, 5)
+    assert to_rgb(x)[0, 0, :, 0].tolist() == [0, 0, 128, 255, 255]
+    assert to_rgb(x.bfloat16()).dtype == np.uint8
+    byte = torch.arange(12, dtype=torch.uint8).view(3, 2, 2)
+    assert np.array_equal(to_rgb(byte)[0], byte.permute(1, 2, 0).numpy())
+
+
+@pytest.mark.parametrize("bad", [np.zeros((2, 2)), np.zeros((1, 4, 2, 2)), np.zeros((1, 3, 2, 2), np.int64)])
+def test_what_cannot_be_shown_is_refused_in_one_sentence(bad):
+    with pytest.raises(UserError, match="cannot be shown; give"):
+        to_rgb(bad)
+
+
+@given(st.integers(1, 12), st.integers(1, 5), st.integers(1, 3), st.integers(0, 3))
+def test_every_image_lies_in_its_cell(count, columns, zoom, gap):
+    images = np.arange(count, dtype=np.uint8)[:, None, None, None] + np.zeros((count, 3, 4, 5), np.uint8)
+    picture = tile(images, columns, gap=gap, zoom=zoom)
+    assert picture.shape == (-(-count // columns) * (4 * zoom + gap) - gap, columns * (5 * zoom + gap) - gap, 3)
+    for index in range(count):
+        y, x = index // columns * (4 * zoom + gap), index % columns * (5 * zoom + gap)
+        assert (picture[y : y + 4 * zoom, x : x + 5 * zoom] == index).all()
+
+
+# --- grids -------------------------------------------------------------------------------------------------
+
+
+def test_a_grid_shows_each_pixel_as_an_exact_square(images, tmp_path):
+    fig = image_grid(images, [str(n) for n in range(4)], [f"t = {n}" for n in range(5)], "Title", zoom=3)
+    drawn = pixels(fig, tmp_path)
+    mosaic = tile(images, 5, gap=2 * DENSITY, zoom=3 * DENSITY)
+    height, width, _ = mosaic.shape
+    axes = fig.axes[0].get_position()
+    left = round(axes.x0 * (fig.width + 0.25) * DENSITY)
+    top = round((fig.height + 0.25) * DENSITY * (1 - axes.y1) - 0.25 * DENSITY)
+    assert drawn.shape[1] == fig.width * DENSITY
+    assert np.array_equal(drawn[top : top + height, left : left + width], mosaic)
+
+
+@pytest.mark.parametrize("size, columns", [(8, 4), (28, 10), (64, 11), (256, 4), (600, 3)])
+def test_a_grid_fits_a_page(size, columns, tmp_path):
+    images = np.zeros((columns, 3, size, size), np.uint8)
+    fig = image_grid(images, ["a row"], [str(n) for n in range(columns)])
+    assert 0.4 * PAGE < fig.width <= PAGE
+    assert pixels(fig, tmp_path).shape[1] == fig.width * DENSITY
+
+
+def test_labels_are_those_given_and_must_be_as_many_as_rows_and_columns(images):
+    fig = image_grid(images.reshape(4, 5, 3, 8, 8), list("abcd"), list("vwxyz"), "Title")
+    assert {text.get_text() for text in fig.texts} == set("abcdvwxyz") | {"Title"}
+    with pytest.raises(UserError, match="3 labels for 4 rows"):
+        image_grid(images, list("abc"), columns=5)
+
+
+def test_a_digit_grid_has_ten_rows(images):
+    fig = digit_grid(images, noises=[7, 8], title="MNIST-M")
+    assert [text.get_text() for text in fig.texts] == ["MNIST-M", "7", "8", *map(str, range(10))]
+    with pytest.raises(UserError, match="not ten rows of digits"):
+        digit_grid(images[:19])
+
+
+@pytest.mark.parametrize("predicted, start, rows", [(True, True, 4), (False, False, 2)])
+def test_a_reverse_strip_names_its_timesteps(predicted, start, rows):
+    x = torch.zeros(3, 3, 8, 8)
+    steps = [SimpleNamespace(t=t, x=x, x0=x, eps=x) for t in (349, 84, 0)]
+    names = ["MNIST-M", "street digits"]
+    fig = reverse_strip(steps, [0, 2], names, predicted=predicted, start=x if start else None)
+    labels = [text.get_text() for text in fig.texts]
+    assert labels[: 3 + start] == ["$x_T$"] * start + ["t = 349", "t = 84", "t = 0"]
+    assert len(labels) == 3 + start + rows
+
+
+# --- plots -------------------------------------------------------------------------------------------------
+
+
+def test_the_loss_curve_reads_the_metrics(tmp_path):
+    metrics = tmp_path / "metrics.csv"
+    metrics.write_text("step,loss,lr\n1,0.5,1e-4\n2,0.25,1e-4\n3,0.25,1e-4\n")
+    raw, mean = loss_curve(metrics, smooth=0.5).axes[0].lines
+    assert raw.get_ydata().tolist() == [0.5, 0.25, 0.25]
+    # (1 − s) Σ s^(n−i) x_i / (1 − s^n)
+    assert mean.get_ydata().tolist() == pytest.approx([0.5, 1 / 3, 2 / 7])
+
+
+@pytest.mark.parametrize("content", [None, "a,b\n1,2\n", "step,loss\n", "step,loss\n1,much\n"])
+def test_metrics_that_are_none_get_one_sentence(content, tmp_path):
+    metrics = tmp_path / "metrics.csv"
+    if content:
+        metrics.write_text(content)
+    with pytest.raises(UserError, match="metrics.csv"):
+        loss_curve(metrics)
+
+
+def test_the_schedule_plot_draws_what_is_left_and_the_snr():
+    schedule = NoiseSchedule.linear(350)
+    left, right = schedule_plot(schedule).axes
+    assert np.allclose(left.lines[0].get_ydata(), schedule.alphas_bar)
+    assert np.allclose(right.lines[0].get_ydata(), schedule.snr)
+    assert "0.029" in left.get_legend().get_texts()[0].get_text()
+    both = schedule_plot({"350": schedule, "1000": NoiseSchedule.linear(1000).alphas_bar})
+    assert [line.get_xdata()[-1] for line in both.axes[0].lines] == [349 / 350, 999 / 1000]
+
+
+def test_the_trade_off_needs_a_value_for_each_weight():
+    fig = trade_off_plot([0, 2], {"a": [0.5, 1.0]}, {"a": [3.0, 6.0]}, chosen=2, marks={"real": 1.0})
+    assert fig.axes[0].lines[0].get_ydata().tolist() == [50, 100]
+    with pytest.raises(UserError, match="'b' has 1 values for 2 guidance weights"):
+        trade_off_plot([0, 2], {"a": [0.5, 1.0]}, {"b": [3.0]})
+
+
+# --- facts -------------------------------------------------------------------------------------------------
+
+
+def test_facts_travel_with_the_picture(images, tmp_path):
+    facts = {"seeds": range(4), "steps": 350, "η": 0.0, "w": np.float32(2), "weights": tmp_path / "digits.safetensors"}
+    fig = image_grid(images, caption="Four digits.", facts=facts)
+    path = save_figure(fig, tmp_path / "new" / "figure.png", {"eta steps": torch.tensor([1, 5])})
+    expected = {"seeds": [0, 1, 2, 3], "steps": 350, "η": 0.0, "w": 2.0, "weights": "digits.safetensors"}
+    assert read_facts(path) == {**expected, "eta steps": [1, 5]}
+    words = Image.open(path).info["Description"]
+    assert words.startswith("Four digits. seeds = 0…3, steps = 350, η = 0, w = 2, weights = digits.safetensors")
+    assert str(tmp_path) not in path.read_bytes().decode("latin1")
+
+
+def test_the_caption_is_printed_below_and_wrapped(images, tmp_path):
+    fig = image_grid(images, columns=5)
+    plain = Image.open(save_figure(fig, tmp_path / "plain.png", {"a": 1}))
+    fig.caption = "word " * 80
+    long = Image.open(save_figure(fig, tmp_path / "long.png", {"a": 1}))
+    assert long.width == plain.width and long.height > plain.height + 4 * 15
+    assert np.asarray(plain)[fig.height * DENSITY :].min() < 128  # there is ink
+
+
+def test_a_figure_without_facts_or_not_a_png_is_refused(images, tmp_path):
+    with pytest.raises(UserError, match="has no facts"):
+        save_figure(image_grid(images), tmp_path / "figure.png")
+    with pytest.raises(UserError, match=r"ends in \.png"):
+        save_figure(image_grid(images), tmp_path / "figure.pdf", {"seed": 0})
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write"):
+        save_figure(image_grid(images), tmp_path / "file" / "figure.png", {"seed": 0})
+    with pytest.raises(UserError, match="not a picture"):
+        read_facts(tmp_path / "file")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+
+
+def test_the_same_figure_is_the_same_file(images, tmp_path):
+    files = [
+        save_figure(image_grid(images, title="A"), tmp_path / f"{n}.png", {"seed": 0}).read_bytes() for n in (0, 1)
+    ]
+    assert files[0] == files[1]
+
+
+def test_any_matplotlib_figure_can_be_saved_with_its_facts(tmp_path):
+    from matplotlib.figure import Figure
+
+    fig = Figure(figsize=(3.333, 2.777))
+    fig.subplots().plot([1, 2])
+    dpi = fig.dpi
+    path = save_figure(fig, tmp_path / "figure.png", {"seed": 0})
+    assert read_facts(path) == {"seed": 0} and fig.dpi == dpi
+
+
+def test_facts_read_as_words():
+    assert describe({"seeds": [3, 5], "t": [349, 348, 347], "w": 2.5, "ema": True}) == (
+        "seeds = (3, 5), t = (349, 348, 347), w = 2.5, ema = True"
+    )
+    assert describe({"seeds": range(10)}) == "seeds = 0…9"
+
+
+def test_figures_go_where_the_environment_says_or_beside_the_notebooks(tmp_path, monkeypatch):
+    monkeypatch.setenv("DLCV_FIGURES", str(tmp_path / "here"))
+    assert figures_folder() == tmp_path / "here"
+    monkeypatch.delenv("DLCV_FIGURES")
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert figures_folder() == tmp_path / "figures"
+    monkeypatch.chdir(tmp_path / "notebooks")
+    assert figures_folder() == tmp_path / "figures"
+
+
+# --- manners -----------------------------------------------------------------------------------------------
+
+
+def test_a_figure_shows_itself_small_and_sharp_with_words_for_those_who_do_not_see_it(images):
+    data, metadata = image_grid(images, caption="Digits", facts={"seed": 3})._repr_mimebundle_()
+    width, height = (int.from_bytes(data["image/png"][i : i + 4], "big") for i in (16, 20))
+    assert metadata["image/png"] == {"width": width // DENSITY, "height": height // DENSITY}
+    assert data["text/plain"] == "<figure: Digits. seed = 3>"
+
+
+def test_nothing_global_is_changed(images, tmp_path):
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    save_figure(schedule_plot(NoiseSchedule.linear(10)), tmp_path / "a.png", {"T": 10})
+    image_grid(images, title="A").to_png()
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_a_users_own_style_does_not_leak_in(tmp_path):
+    import matplotlib
+
+    light = schedule_plot(NoiseSchedule.linear(10)).to_png()
+    with matplotlib.rc_context({"axes.facecolor": "black", "font.size": 30, "figure.facecolor": "black"}):
+        assert schedule_plot(NoiseSchedule.linear(10)).to_png() == light
+
+
+def test_no_pyplot_and_no_matplotlib_until_figures_are_asked_for():
+    code = (
+        "import sys, json, dlcv_diffusion; a = 'matplotlib' in sys.modules; import dlcv_diffusion.figures;"
+        "print(json.dumps([a, 'matplotlib.pyplot' in sys.modules]))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
+    assert json.loads(out.stdout) == [False, False]
+
+
+def test_a_report_figure_is_placed_by_the_unit(tmp_path):
+    fig = ReportFigure(100, 60)
+    axes = fig.place(10, 20, 30, 40)
+    axes.imshow(np.zeros((1, 1, 3)), aspect="auto")
+    axes.set_axis_off()
+    fig.facts = {}
+    drawn = pixels(fig, tmp_path)[: 60 * DENSITY]
+    ys, xs = np.nonzero(drawn[..., 0] == 0)
+    assert (xs.min(), xs.max() + 1) == (10 * DENSITY, 40 * DENSITY)
+    assert (ys.min(), ys.max() + 1) == (20 * DENSITY, 60 * DENSITY)
