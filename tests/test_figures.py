@@ -141,7 +141,7 @@ def test_the_schedule_plot_draws_what_is_left_and_the_snr():
     left, right = schedule_plot(schedule).axes
     assert np.allclose(left.lines[0].get_ydata(), schedule.alphas_bar)
     assert np.allclose(right.lines[0].get_ydata(), schedule.snr)
-    assert "0.029" in left.get_legend().get_texts()[0].get_text()
+    assert "0.029" in left.figure.legends[0].get_texts()[0].get_text()
     both = schedule_plot({"350": schedule, "1000": NoiseSchedule.linear(1000).alphas_bar})
     assert [line.get_xdata()[-1] for line in both.axes[0].lines] == [349 / 350, 999 / 1000]
 
@@ -210,7 +210,7 @@ def test_facts_read_as_words():
     assert describe({"seeds": [3, 5], "t": [349, 348, 347], "w": 2.5, "ema": True}) == (
         "seeds = (3, 5), t = (349, 348, 347), w = 2.5, ema = True"
     )
-    assert describe({"seeds": range(10)}) == "seeds = 0…9"
+    assert describe({"seeds": range(10), "seed": [4]}) == "seeds = 0…9, seed = 4"
 
 
 def test_figures_go_where_the_environment_says_or_beside_the_notebooks(tmp_path, monkeypatch):

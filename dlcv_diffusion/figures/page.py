@@ -199,7 +199,8 @@ def _in_words(value: Any) -> str:
     if isinstance(value, list | tuple):
         if len(value) > 2 and all(type(v) is int for v in value) and set(np.diff(value)) == {1}:
             return f"{value[0]}…{value[-1]}"
-        return f"({', '.join(map(_in_words, value))})"
+        words = ", ".join(map(_in_words, value))
+        return words if len(value) == 1 else f"({words})"
     return str(value)
 
 

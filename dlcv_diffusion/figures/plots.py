@@ -67,7 +67,7 @@ def schedule_plot(schedules: Any, title: str = "", caption: str = "", *, facts: 
     """
     named = dict(schedules) if isinstance(schedules, Mapping) else {"": schedules}
     with style():
-        fig, (left, right) = _page(270, 2, caption, facts)
+        fig, (left, right) = _page(290, 2, caption, facts)
         for name, schedule in named.items():
             alphas_bar = np.asarray(getattr(schedule, "alphas_bar", schedule), dtype=float)
             times = np.arange(len(alphas_bar)) / (len(alphas_bar) if len(named) > 1 else 1)
@@ -85,7 +85,7 @@ def schedule_plot(schedules: Any, title: str = "", caption: str = "", *, facts: 
             ylim=(-0.03, 1.03),
         )
         right.set(title="Signal to noise", xlabel=time, ylabel="SNR", yscale="log")
-        _legend(left)
+        fig.legend(handles=left.lines, loc="outside lower left", ncols=min(len(named), 3))
     return fig
 
 
