@@ -60,4 +60,5 @@ $(INSTALLED): pyproject.toml
 	fi
 	@$(PY) -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -e '.[test]' \
 	  || { echo "The installation did not finish; run the same command again to go on from there."; exit 1; }
+	@$(PY) -c 'import matplotlib.font_manager' 2>/dev/null # makes its cache of fonts now, not in a notebook's first output
 	@touch $@
