@@ -1,0 +1,84 @@
+"""What was measured of the shipped digits on whole sets of samples, so that a notebook can show it without the hours.
+
+`tools/measure_digits.py --out dlcv_diffusion/assets/digits_measured.json` writes the file: one row for each setting.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from ..models.registry import ASSETS
+from .digits import HALF_NAMES
+
+MEASURED = ASSETS / "digits_measured.json"
+
+Row = Mapping[str, Any]
+
+
+def measured_digits(path: str | Path = MEASURED) -> list[Row]:
+    """The rows of measurements, each with `sampler`, `steps`, `w`, `interval` (noise levels, or None), `per_class`,
+    `seconds` and `halves`: "mnistm" and "svhn", each what a `HalfReport` holds, as plain JSON.
+
+    Raises `UserError` where the file is missing or is none of ours.
+
+    >>> measured_digits()[0]["halves"]["mnistm"]["accuracy"]   # doctest: +SKIP
+    0.984
+    """
+    path = Path(path)
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        whole = bool(rows) and all({"sampler", "steps", "w", "interval", "halves"} <= set(row) for row in rows)
+    except OSError as error:
+        raise UserError(
+            f"no measurements at '{path}'; make them with `tools/measure_digits.py --out {path}`"
+        ) from error
+    except (ValueError, TypeError):
+        whole = False
+    if not whole:
+        raise UserError(f"'{path}' holds no measurements of digits; make them with tools/measure_digits.py")
+    return rows
+
+
+def guidance_sweep(
+    rows: Sequence[Row],
+    intervals: Mapping[str, tuple[float, float] | None] | None = None,
+    *,
+    sampler: str = "dpm_solver",
+) -> dict[str, Any]:
+    """Accuracy and Fréchet ratio of both halves against w: the arguments of `figures.trade_off_plot`.
+
+    - intervals: the noise levels within which guidance acts, None for all of them, by the name that is put behind the
+      half's; all of them alone by default. w = 0 has no guidance to limit, and is the same in each.
+    - Returns `w`, ascending; `accuracy` and `distance` by name, one value for each w, NaN where nothing was measured.
+      The distance is a multiple of the one between two sets of real images.
+
+    Raises `UserError` where no row fits.
+
+    >>> trade_off_plot(**guidance_sweep(measured_digits()), chosen=2.0)   # doctest: +SKIP
+    """
+    intervals = {"": None} if intervals is None else intervals
+    wanted = {name: None if levels is None else list(levels) for name, levels in intervals.items()}
+    found = {
+        (row["w"], None if row["w"] == 0 else name): row["halves"]
+        for row in rows
+        for name, levels in wanted.items()
+        if row["sampler"] == sampler and row["interval"] == (levels if row["w"] else None)
+    }
+    if not found:
+        raise UserError(f"nothing was measured with sampler '{sampler}' and guidance in {list(wanted.values())}")
+    weights = sorted({w for w, _ in found})
+    accuracy, distance = {}, {}
+    for name in wanted:
+        halves = [found.get((w, name if w else None), {}) for w in weights]
+        for half, half_name in HALF_NAMES.items():
+            accuracy[half_name + name] = [_value(there, half, "accuracy") for there in halves]
+            distance[half_name + name] = [_value(there, half, "frechet_ratio") for there in halves]
+    return {"w": weights, "accuracy": accuracy, "distance": distance}
+
+
+def _value(halves: Mapping[str, Mapping[str, Any]], half: str, name: str) -> float:
+    value = halves.get(half, {}).get(name)
+    return math.nan if value is None else value
