@@ -42,7 +42,7 @@ class UNetDown(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
-        blocks = [ResidualConvBlock(in_channels, out_channels, True), ResidualConvBlock(out_channels, out_channels)]
+        blocks = ResidualConvBlock(in_channels, out_channels, True), ResidualConvBlock(out_channels, out_channels)
         self.model = nn.Sequential(*blocks, nn.MaxPool2d(2))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ class UNetUp(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
-        blocks = [ResidualConvBlock(out_channels, out_channels, True), ResidualConvBlock(out_channels, out_channels)]
+        blocks = ResidualConvBlock(out_channels, out_channels, True), ResidualConvBlock(out_channels, out_channels)
         self.model = nn.Sequential(nn.ConvTranspose2d(in_channels, out_channels, 2, 2), *blocks)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
@@ -104,7 +104,9 @@ class ContextUnet(nn.Module):
         super().__init__()
         factor = 2**n_downs
         if n_downs < 1 or height % factor or width % factor:
-            raise UserError(f"{height}×{width} images cannot be halved {n_downs} times; each side must divide by {factor}")
+            raise UserError(
+                f"{height}×{width} images cannot be halved {n_downs} times; each side must divide by {factor}"
+            )
         self.config = {
             "in_channels": in_channels,
             "height": height,
@@ -115,6 +117,7 @@ class ContextUnet(nn.Module):
             "timesteps": timesteps,
         }
         self.in_channels, self.num_classes, self.timesteps = in_channels, n_cfeat, timesteps
+        self.image_size = (height, width)
         widths = [n_feat * 2 ** (level + 1) for level in range(n_downs)]  # after each halving, finest first
         bottom = (height // factor, width // factor)
 
@@ -131,13 +134,19 @@ class ContextUnet(nn.Module):
             UNetUp(2 * before, after) for before, after in zip(coarse_first, [*coarse_first[1:], n_feat], strict=True)
         )
         self.final_conv = nn.Sequential(
-            nn.Conv2d(2 * n_feat, n_feat, 3, padding=1), nn.GroupNorm(8, n_feat), nn.GELU(), nn.Conv2d(n_feat, in_channels, 1)
+            nn.Conv2d(2 * n_feat, n_feat, 3, padding=1),
+            nn.GroupNorm(8, n_feat),
+            nn.GELU(),
+            nn.Conv2d(n_feat, in_channels, 1),
         )
         self.timeembs = nn.ModuleList(EmbedFC(1, width) for width in coarse_first)
         self.contextembs = nn.ModuleList(EmbedFC(n_cfeat, width) for width in coarse_first)
 
     def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         """Predicted noise ε (B, C, H, W) for x_t (B, C, H, W), t (B,) int64 0-based and labels (B,) int64, None = ∅."""
+        if x.shape[-2:] != self.image_size:
+            (height, width), size = self.image_size, f"{x.shape[-2]}×{x.shape[-1]}"
+            raise UserError(f"this ContextUnet was made for images of {height}×{width}, not {size}")
         time = t.to(x.dtype) / self.timesteps
         labels = torch.full_like(t, self.num_classes) if labels is None else labels
         context = F.one_hot(labels, self.num_classes + 1)[:, :-1].to(x.dtype)  # ∅ becomes the zero vector

@@ -3,13 +3,15 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
+from .. import device as devices
 from ..errors import UserError
 from ..files import atomic_write
 from .context_unet import ContextUnet
@@ -22,7 +24,7 @@ ASSETS = Path(__file__).parent.parent / "assets"
 
 def shipped_weights() -> dict[str, Path]:
     """Names and files of the weights inside the package, e.g. `{"digits": …/assets/digits.safetensors}`."""
-    return {path.stem: path for path in sorted(ASSETS.glob("*.safetensors"))}
+    return {path.stem: path for path in sorted(ASSETS.glob("[!.]*.safetensors"))}
 
 
 def build_model(name: str, config: Mapping[str, Any]) -> nn.Module:
@@ -35,21 +37,34 @@ def build_model(name: str, config: Mapping[str, Any]) -> nn.Module:
         raise UserError(f"unknown model '{name}'; this version of dlcv_diffusion knows {', '.join(MODELS)}")
     try:
         return MODELS[name](**config)
-    except TypeError as error:
-        raise UserError(f"the settings do not fit the model '{name}' ({error}); was the file written by a newer version?") from error
+    except UserError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"the settings do not fit the model '{name}' ({error}); was the file written by a newer version?"
+        ) from error
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, torch.Tensor], header: Mapping[str, Any]) -> None:
-    """Write a safetensors file whole or not at all; `header` is any JSON and goes into its metadata."""
+    """Write a safetensors file whole or not at all; `header` is any JSON and goes into its metadata.
+
+    Raises `UserError` where the file cannot be written.
+
+    >>> write_tensors("means.safetensors", {"mean": torch.zeros(3)}, {"of": "digits"})   # doctest: +SKIP
+    """
     metadata = {"dlcv_diffusion": json.dumps({"format": FORMAT, **header})}
     # safetensors keeps no strides: a channels-last weight is stored as the contiguous tensor it stands for
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_write(path) as temporary:
-        save_file(contiguous, temporary, metadata=metadata)
+        temporary.write_bytes(save(contiguous, metadata))  # safetensors' own `save_file` leaves temporaries of its own
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
-    """The JSON header of a file of ours. `UserError` where the file is missing, truncated, foreign or newer."""
+    """The JSON header of a file of ours. Raises `UserError` where the file is missing, truncated, foreign or newer.
+
+    >>> read_header(shipped_weights()["digits"])["model"]
+    'UNet'
+    """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"no weights at '{path}'; give a .safetensors file or one of: {', '.join(shipped_weights())}")
@@ -61,15 +76,23 @@ def read_header(path: str | Path) -> dict[str, Any]:
         raise UserError(f"'{path}' is not a whole safetensors file (truncated, or of another format){hint}") from error
     try:
         header = json.loads(metadata["dlcv_diffusion"])
-    except (KeyError, ValueError) as error:
-        raise UserError(f"'{path}' holds tensors but not the header of dlcv_diffusion; was it saved by another program?") from error
-    if header.get("format", 0) > FORMAT:
-        raise UserError(f"'{path}' was written by a newer dlcv_diffusion (format {header['format']}); upgrade to read it")
+        newer = header["format"] > FORMAT
+    except (KeyError, ValueError, TypeError) as error:
+        raise UserError(
+            f"'{path}' holds tensors but not the header of dlcv_diffusion; was it saved by another program?"
+        ) from error
+    if newer:
+        raise UserError(
+            f"'{path}' was written by a newer dlcv_diffusion (format {header['format']}); upgrade to read it"
+        )
     return header
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Tensors and header of a file written by `write_tensors`, with the errors of `read_header`."""
+    """Tensors and header of a file written by `write_tensors`. Raises `UserError` as `read_header` does.
+
+    >>> tensors, header = read_tensors(shipped_weights()["digits"])
+    """
     header = read_header(path)
     try:
         with safe_open(path, framework="pt") as file:
@@ -88,19 +111,21 @@ def save_model(
     """Write a model's weights with what is needed to build it again; atomic.
 
     `metadata` is any JSON (the schedule's config, training facts). `dtype=torch.float16` halves the file; loading
-    always gives float32.
+    always gives float32. Raises `UserError` where the file cannot be written.
 
     >>> save_model(model, "runs/digits/model.safetensors", {"schedule": schedule.config})   # doctest: +SKIP
     """
     state = {k: v.to(dtype) if dtype and v.is_floating_point() else v for k, v in model.state_dict().items()}
-    write_tensors(path, state, {"model": type(model).__name__, "config": model.config, "metadata": dict(metadata or {})})
+    write_tensors(
+        path, state, {"model": type(model).__name__, "config": model.config, "metadata": dict(metadata or {})}
+    )
 
 
 def load_model(name_or_path: str | Path, device: torch.device | str = "cpu") -> nn.Module:
     """A model from a safetensors file, or shipped weights by name ("digits"): float32, in eval mode, on `device`.
 
-    What was saved as metadata is `model.metadata`. `UserError` for a file that is missing, truncated, foreign, newer,
-    or whose weights do not fit its own config.
+    What was saved as metadata is `model.metadata`. Raises `UserError` for a file that is missing, truncated, foreign,
+    newer, or whose weights do not fit its own config, and for a device that this machine does not have.
 
     >>> load_model("digits").num_classes
     20
@@ -108,11 +133,11 @@ def load_model(name_or_path: str | Path, device: torch.device | str = "cpu") -> 
     path = shipped_weights().get(str(name_or_path), Path(name_or_path))
     state, header = read_tensors(path)
     if "model" not in header:
-        raise UserError(f"'{path}' is a training checkpoint or other data, not a model; give the run's model.safetensors")
-    model = build_model(header["model"], header["config"])
+        raise UserError(f"'{path}' is a checkpoint or other data, not a model; give the run's model.safetensors")
+    model = build_model(header["model"], header.get("config", {}))
     load_state(model, {k: v.float() if v.is_floating_point() else v for k, v in state.items()}, path)
     model.metadata = header.get("metadata", {})
-    return model.to(device).eval()
+    return devices.prepare(model, device, channels_last=False).eval()
 
 
 def load_state(model: nn.Module, state: Mapping[str, torch.Tensor], source: str | Path) -> None:
@@ -120,5 +145,5 @@ def load_state(model: nn.Module, state: Mapping[str, torch.Tensor], source: str 
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        first = shorten(" ".join(str(error).splitlines()[1:2]) or str(error), 160)
         raise UserError(f"the weights in '{source}' are not those of this {type(model).__name__}: {first}") from error

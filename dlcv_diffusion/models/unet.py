@@ -19,9 +19,9 @@ from ..errors import UserError
 def timestep_embedding(t: Tensor, dim: int, *, max_period: float = 10_000.0) -> Tensor:
     """Sinusoidal features of a timestep (Vaswani et al. 2017, sec. 3.5; used by DDPM, appendix B).
 
-        emb[2i], emb[2i + 1] = cos(t ω_i), sin(t ω_i),   ω_i = max_period^(−2i / dim)
+        emb = [cos(t ω_0), …, cos(t ω_{n−1}), sin(t ω_0), …, sin(t ω_{n−1})],   ω_i = max_period^(−i / n),  n = dim / 2
 
-    t is (B,), int or float, in units of the DDPM paper's thousand steps; the result is (B, dim) float32.
+    t is (B,), int or float, in units of the DDPM paper's thousand steps; the result is (B, dim) float32, dim even.
 
     >>> timestep_embedding(torch.tensor([0, 10]), 4).shape
     torch.Size([2, 4])
@@ -33,7 +33,7 @@ def timestep_embedding(t: Tensor, dim: int, *, max_period: float = 10_000.0) -> 
 
 
 class ResidualBlock(nn.Module):
-    """GroupNorm → SiLU → conv, twice; between them h ← h·(1 + scale) + shift from the embedding. (B, C, H, W) in and out."""
+    """GroupNorm, SiLU, conv, twice; in the second, h ← h·(1 + scale) + shift from the embedding. (B, C, H, W)."""
 
     def __init__(self, in_channels: int, out_channels: int, emb_channels: int):
         super().__init__()
@@ -54,7 +54,7 @@ class ResidualBlock(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention over the H·W places, with a residual: softmax(QKᵀ/√d) V (Vaswani et al. 2017, eq. 1)."""
+    """Multi-head self-attention over the H·W places: x + softmax(QKᵀ/√d) V (Vaswani et al. 2017, eq. 1)."""
 
     def __init__(self, channels: int, heads: int = 4):
         super().__init__()
@@ -163,7 +163,7 @@ class UNet(nn.Module):
         if x.shape[-1] % self.divisor or x.shape[-2] % self.divisor:
             size = f"{x.shape[-2]}×{x.shape[-1]}"
             raise UserError(f"this U-Net takes images whose sides are multiples of {self.divisor}, not {size}")
-        emb = self.time_mlp(timestep_embedding(t * (1000.0 / self.timesteps), self.time_features))
+        emb = self.time_mlp(timestep_embedding(t * (1000.0 / self.timesteps), self.time_features).to(x.dtype))
         if self.label_emb is not None:
             labels = torch.full_like(t, self.num_classes) if labels is None else labels
             emb = emb + self.label_emb(labels)

@@ -2,16 +2,16 @@
 
 Everything random in step k (which images, which timesteps, which noise, which labels are dropped) follows from
 (seed, k) alone, drawn on the CPU for the whole batch. So a run that is killed goes on from its last checkpoint to the
-same weights, to the bit on a CPU; and two processes, each of which takes its half of the batch, follow the path of one.
+same weights, to the bit on a CPU; and two processes, each of which takes its half of the batch, follow the path of one
+(of a network without BatchNorm, which would see its own half only).
 """
 
-import csv
-import json
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from .. import device as devices
 from ..data.arrays import ImageArrays
 from ..errors import UserError
-from ..files import atomic_write
+from ..files import remove_partials
 from ..guidance import drop_labels
-from ..models.registry import load_state, read_tensors, save_model, write_tensors
+from ..models.registry import save_model
 from ..schedule import NoiseSchedule
+from .checkpoints import Metrics, restore_checkpoint, save_checkpoint
+
+PRECISIONS = ("no", "bf16", "fp16")
 
 
 @dataclass(frozen=True)
@@ -34,12 +38,14 @@ class TrainConfig:
     """What a run is: change one of these and it is another run.
 
     steps: number of optimiser steps; batch_size: images a step over all processes.
-    lr: peak learning rate of Adam; it warms up linearly over `warmup` steps and falls to 0 along a cosine, step by step.
+    lr: peak learning rate of Adam; it warms up linearly over `warmup` steps and falls to 0 along a cosine.
     label_drop: probability p_uncond that a sample's label becomes ∅ (classifier-free guidance, arXiv 2207.12598).
     ema_decay: weights are averaged as θ' ← d·θ' + (1 − d)·θ; the average is what samples and ships.
     clip_grad: gradients are scaled down to this norm at most, or left alone (None).
     flip: horizontal mirror with probability ½ (never for digits).
     precision: "no" (float32), "bf16" or "fp16", as accelerate calls it.
+
+    Raises `UserError` for numbers that make no run, such as a batch of 0 images.
     """
 
     steps: int
@@ -53,6 +59,20 @@ class TrainConfig:
     flip: bool = False
     seed: int = 0
     precision: str = "no"
+
+    def __post_init__(self) -> None:
+        for name, least in {"steps": 1, "batch_size": 1, "weight_decay": 0, "warmup": 0, "seed": 0}.items():
+            if not getattr(self, name) >= least:  # said this way round, NaN is refused too
+                raise UserError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+        for name in ("lr", "clip_grad"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise UserError(f"{name} is {value}; it must be a positive number")
+        for name in ("label_drop", "ema_decay"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be between 0 and 1")
+        if self.precision not in PRECISIONS:
+            raise UserError(f"unknown precision '{self.precision}'; choose one of {', '.join(PRECISIONS)}")
 
 
 @dataclass(frozen=True)
@@ -98,8 +118,11 @@ def _permutation(size: int, seed: int, epoch: int) -> Tensor:
 
 def noised_batch(
     step: int, data: ImageArrays, schedule: NoiseSchedule, null: int, config: TrainConfig
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """(x0, labels, t, eps, dropped labels) of a step, all on the CPU: what (seed, step) alone decides."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(x0, labels, t, eps) of a step, on the CPU: what (seed, step) alone decides. Some labels are `null` already.
+
+    x0, eps (B, C, H, W) float32; labels, t (B,) int64. With `null` = 0, the model has no labels and none is dropped.
+    """
     generator = _generator(config.seed, 2, step)
     x0, labels = data.batch(batch_indices(step, len(data), config))
     t = torch.randint(schedule.T, (len(x0),), generator=generator)
@@ -131,47 +154,65 @@ def train(
     steps), `metrics.csv` (step, loss, lr, images_per_second), `samples/` (what `preview(ema_model, path)` draws every
     `preview_every` steps) and, when it is done, `model.safetensors`: the averaged model, for `load_model`.
 
-    accelerate underneath: CPU, CUDA, MPS, bf16, and several processes under `accelerate launch`.
+    accelerate underneath: CPU, CUDA, MPS, bf16, and several processes under `accelerate launch` or `torchrun`. `model`
+    is trained in place, on `device`: the best there is by default, and its own for each of several processes.
 
     Raises `UserError` when `resume` finds a checkpoint of other settings, when the folder holds a run already and
-    `resume` is off, when the data's size or labels do not fit the model, or when the loss is no longer finite (the last
-    good checkpoint stays).
+    `resume` is off, when the folder cannot be written, when the data's size or labels do not fit the model, or when the
+    loss is no longer finite (the last good checkpoint stays). In several processes, every one of them raises.
 
-    >>> for state in train(model, data, NoiseSchedule.linear(350), TrainConfig(steps=1000), "runs/digits"):  # doctest: +SKIP
+    >>> config = TrainConfig(steps=1000)
+    >>> for state in train(model, data, NoiseSchedule.linear(350), config, "runs/digits"):  # doctest: +SKIP
     ...     print(state.step, state.loss)
     """
-    from accelerate import Accelerator
-
     out = Path(out)
     checkpoint = out / "checkpoint.safetensors"
     if checkpoint.exists() and not resume:
-        raise UserError(f"'{out}' holds a training run already; add --resume to go on with it, or choose another folder")
-    accelerator = Accelerator(
-        cpu=torch.device(device).type == "cpu" if device is not None else False, mixed_precision=config.precision
-    )
-    if config.batch_size % accelerator.num_processes:
-        raise UserError(f"a batch of {config.batch_size} does not divide among {accelerator.num_processes} processes")
+        raise UserError(
+            f"'{out}' holds a training run already; add --resume to go on with it, or choose another folder"
+        )
     null = getattr(model, "num_classes", 0)
     _check_fit(model, data, null)
+    accelerator, place = _accelerator(device, config.precision)
+    if config.batch_size % accelerator.num_processes:
+        raise UserError(f"a batch of {config.batch_size} does not divide among {accelerator.num_processes} processes")
 
     # channels-last weights are the quicker layout for convolutions on CPUs and on GPUs' tensor cores alike
-    model = model.to(accelerator.device, memory_format=torch.channels_last)
+    model = devices.prepare(model, place, channels_last=True)
     ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
     optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     facts = {"train": asdict(config), "schedule": schedule.config, **(metadata or {})}
     start, elapsed = 0, 0.0
     if resume and checkpoint.exists():
-        start, elapsed = _restore(checkpoint, model, ema, optimizer, facts)
-    wrapped, optimizer = accelerator.prepare(model, optimizer)
+        start, elapsed = restore_checkpoint(checkpoint, model, ema, optimizer, facts)
+    metrics = Metrics(out / "metrics.csv", start)
+
+    def begin() -> None:
+        metrics.write()  # a folder that cannot be written is found out now
+        remove_partials(out)
+
+    def keep(state: TrainState, saving: bool, showing: bool) -> None:
+        """Put a step on disk; the checkpoint comes last, so that whatever a kill before it cost is made again."""
+        if showing:
+            preview(ema.module, out / "samples" / f"step_{state.step:06d}.png")
+        if saving:
+            metrics.write()
+            if state.step == state.steps:
+                save_model(ema.module, out / "model.safetensors", {**facts, "final_loss": metrics.mean_loss(500)})
+            save_checkpoint(checkpoint, model, ema, optimizer, facts, step=state.step, seconds=state.seconds)
+
+    _on_main(accelerator, begin)
+    optimizer = accelerator.prepare(optimizer)
+    wrapped = accelerator.prepare(model) if accelerator.num_processes > 1 else model
     wrapped.train()
-    metrics = Metrics(out / "metrics.csv", start) if accelerator.is_main_process else None
     mine = slice(accelerator.process_index, None, accelerator.num_processes)
+    draw = partial(noised_batch, data=data, schedule=schedule, null=null, config=config)
 
     clock = time.perf_counter()
-    recent: list[tuple[int, float]] = [(start, clock)]
+    recent = deque([(start, clock)], maxlen=51)
+    batch = draw(start)
     for step in range(start, config.steps):
-        batch = noised_batch(step, data, schedule, null, config)
-        x0, labels, t, eps = (part[mine].to(accelerator.device, non_blocking=True) for part in batch)
+        x0, labels, t, eps = (part[mine].to(place, non_blocking=True) for part in batch)
         x = schedule.add_noise(x0, eps, t).contiguous(memory_format=torch.channels_last)
         lr = learning_rate(step, config)
         for group in optimizer.param_groups:
@@ -185,99 +226,60 @@ def train(
         optimizer.step()
         optimizer.zero_grad()
         ema.update_parameters(model)
-        loss_value = accelerator.reduce(loss.detach(), reduction="mean").item()
+        mean_loss = accelerator.reduce(loss.detach(), reduction="mean")
+        batch = draw(step + 1)  # before the wait for a GPU, which is still busy with this step
+        loss_value = mean_loss.item()
         if not math.isfinite(loss_value):
-            kept = f"the last good checkpoint is '{checkpoint}'" if checkpoint.exists() else "no checkpoint was written yet"
+            kept = f"the last good checkpoint is '{checkpoint}'" if checkpoint.exists() else "there is no checkpoint"
             raise UserError(f"the loss became {loss_value} at step {step + 1}; {kept}; try a lower learning rate")
 
         now, done = time.perf_counter(), step + 1
-        recent = [*recent[-50:], (done, now)]
+        recent.append((done, now))
         rate = (done - recent[0][0]) * config.batch_size / (now - recent[0][1])
         state = TrainState(done, config.steps, loss_value, lr, rate, elapsed + now - clock, model, ema.module)
-        finished = done == config.steps
-        if accelerator.is_main_process:
-            metrics.add(state)
-            if done % checkpoint_every == 0 or finished:
-                metrics.flush()
-                _save(checkpoint, model, ema, optimizer, facts, state)
-            if preview is not None and (done % preview_every == 0 or finished):
-                preview(ema.module, out / "samples" / f"step_{done:06d}.png")
-            if finished:
-                save_model(ema.module, out / "model.safetensors", {**facts, "final_loss": metrics.mean_of_last(500)})
+        metrics.add(done, loss_value, lr, rate)
+        saving, showing = (done % every == 0 or done == config.steps for every in (checkpoint_every, preview_every))
+        showing = showing and preview is not None
+        if saving or showing:
+            _on_main(accelerator, partial(keep, state, saving, showing))
         yield state
-    accelerator.wait_for_everyone()
 
 
-class Metrics:
-    """`metrics.csv` of a run: rows are collected and written whole, so that a kill leaves no half line."""
+def _accelerator(device: torch.device | str | None, precision: str) -> tuple[Any, torch.device]:
+    """accelerate's `Accelerator` of this process, and where to compute."""
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
 
-    FIELDS = ("step", "loss", "lr", "images_per_second")
-
-    def __init__(self, path: Path, start: int):
-        self.path, self.rows = path, []
-        if start and path.exists():
-            with open(path, newline="") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) <= start]
-
-    def add(self, state: TrainState) -> None:
-        rate = f"{state.images_per_second:.1f}"
-        values = (state.step, f"{state.loss:.6f}", f"{state.lr:.3e}", rate)
-        self.rows.append(dict(zip(self.FIELDS, values, strict=True)))
-
-    def flush(self) -> None:
-        with atomic_write(self.path) as temporary, open(temporary, "w", newline="") as file:
-            writer = csv.DictWriter(file, self.FIELDS)
-            writer.writeheader()
-            writer.writerows(self.rows)
-
-    def mean_of_last(self, n: int) -> float:
-        losses = [float(row["loss"]) for row in self.rows[-n:]]
-        return round(sum(losses) / len(losses), 5)
+    try:
+        wanted = None if device is None else torch.device(device)
+        # accelerate would keep the device and precision of this process's first run for all that follow
+        AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
+        accelerator = Accelerator(
+            cpu=wanted is not None and wanted.type == "cpu", mixed_precision=precision, device_placement=False
+        )
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"cannot train on '{device or 'this machine'}' in '{precision}': {error}") from error
+    place = accelerator.device
+    if wanted is not None and wanted.type != place.type:
+        raise UserError(f"cannot train on '{device}': this machine has '{place.type}'")
+    single = accelerator.num_processes == 1
+    return accelerator, wanted if wanted is not None and single else place
 
 
-def _save(path: Path, model: nn.Module, ema: nn.Module, optimizer: Any, facts: Mapping, state: TrainState) -> None:
-    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
-    tensors |= {f"ema.{k}": v for k, v in ema.state_dict().items()}
-    for index, moments in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v) for k, v in moments.items()}
-    write_tensors(path, tensors, {"checkpoint": {"step": state.step, "seconds": state.seconds, "facts": facts}})
+def _on_main(accelerator: Any, work: Callable[[], None]) -> None:
+    """Let the main process do `work`; where it fails, every process raises the same `UserError`."""
+    from accelerate.utils import broadcast_object_list
 
-
-def _restore(path: Path, model: nn.Module, ema: nn.Module, optimizer: Any, facts: Mapping) -> tuple[int, float]:
-    tensors, header = read_tensors(path)
-    saved = header.get("checkpoint")
-    if saved is None:
-        raise UserError(f"'{path}' is not a training checkpoint; choose the folder of a run, or start without --resume")
-    changed = _differences(saved["facts"], facts)
-    if changed:
-        raise UserError(f"the run in '{path.parent}' was started with other settings ({changed}); use the same to resume")
-    part = {name: {k[len(name) + 1 :]: v for k, v in tensors.items() if k.startswith(f"{name}.")} for name in ("model", "ema")}
-    load_state(model, part["model"], path)
-    load_state(ema, part["ema"], path)
-    moments: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        if key.startswith("optimizer."):
-            _, index, name = key.split(".")
-            moments.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-    return saved["step"], saved["seconds"]
-
-
-def _differences(saved: Mapping, wanted: Mapping) -> str:
-    saved, wanted = (json.loads(json.dumps(side)) for side in (saved, wanted))
-    flat = [
-        f"{name}: {old.get(key)} then, {new.get(key)} now"
-        for name, old, new in ((n, saved.get(n), wanted.get(n)) for n in {**saved, **wanted})
-        if isinstance(old, dict) and isinstance(new, dict)
-        for key in {**old, **new}
-        if old.get(key) != new.get(key)
-    ]
-    plain = [
-        f"{n}: {saved.get(n)} then, {wanted.get(n)} now"
-        for n in {**saved, **wanted}
-        if not (isinstance(saved.get(n), dict) and isinstance(wanted.get(n), dict)) and saved.get(n) != wanted.get(n)
-    ]
-    return "; ".join(flat + plain)
+    failure: list[str | None] = [None]
+    if accelerator.is_main_process:
+        try:
+            work()
+        except UserError as error:
+            failure = [str(error)]
+    if accelerator.num_processes > 1:
+        broadcast_object_list(failure)
+    if failure[0] is not None:
+        raise UserError(failure[0])
 
 
 def _check_fit(model: nn.Module, data: ImageArrays, null: int) -> None:

@@ -1,0 +1,81 @@
+"""The report's own checkpoints, `.pt` files with a bare state dict, turned into safetensors."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UserError
+from .context_unet import ContextUnet
+from .registry import load_state, save_model
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """The state dict in a `.pt`/`.pth` file, read with `weights_only=True`, so that nothing in it can run.
+
+    A state dict that was saved under the key "state_dict" or "model_state_dict" is found there.
+
+    Raises `UserError` for a missing file, a truncated or foreign one, or one that holds more than tensors.
+
+    >>> read_state_dict("hw2_data/face/UNet.pt")   # doctest: +SKIP
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no such file: '{path}'; give the .pt file with the network's state dict")
+    try:
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file raises anything from IndexError to struct.error in torch's reader
+        raise UserError(
+            f"'{path}' is not a whole .pt file of plain tensors; save model.state_dict() with torch.save"
+        ) from error
+    for key in ("state_dict", "model_state_dict"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
+        raise UserError(f"'{path}' holds no state dict (a dict of tensors); save model.state_dict() with torch.save")
+    return {re.sub(r"^module\.", "", str(key)): value for key, value in state.items()}
+
+
+def context_unet_from(
+    state: dict[str, Tensor], *, timesteps: int = 350, source: str | Path = "state dict"
+) -> ContextUnet:
+    """A `ContextUnet` with these weights; its sizes are read off their shapes. In eval mode.
+
+    Raises `UserError` where the weights are not a `ContextUnet`'s.
+    """
+    try:
+        n_feat, in_channels, *_ = state["init_conv.conv1.0.weight"].shape
+        _, n_cfeat = state["contextembs.0.model.0.weight"].shape
+        _, _, bottom_height, bottom_width = state["up0.0.weight"].shape
+        n_downs = len({key.split(".")[1] for key in state if key.startswith("down_blocks.")})
+        height, width = bottom_height * 2**n_downs, bottom_width * 2**n_downs
+        model = ContextUnet(in_channels, height, width, n_feat, n_cfeat, n_downs, timesteps)
+    except KeyError as error:
+        raise UserError(f"the weights in '{source}' are not a ContextUnet's: {error} is missing") from error
+    except ValueError as error:
+        raise UserError(f"the weights in '{source}' are not a ContextUnet's: {error}") from error
+    load_state(model, state, source)
+    return model.eval()
+
+
+def convert_report_weights(pt: str | Path, out: str | Path, *, timesteps: int = 350) -> nn.Module:
+    """Read the report's `.pt` (key names of byrkbrk/conditional-ddpm, models.py), write safetensors, return the model.
+
+    - timesteps: T of the schedule it was trained with, linear 1e-4 → 2e-2. Its second half is SVHN.
+
+    Raises `UserError` as `read_state_dict` and `context_unet_from` do, or where `out` cannot be written.
+
+    >>> convert_report_weights("report.pt", "report.safetensors")   # doctest: +SKIP
+    """
+    from ..schedule import NoiseSchedule
+
+    model = context_unet_from(read_state_dict(pt), timesteps=timesteps, source=pt)
+    model.metadata = {
+        "name": Path(out).stem,
+        "schedule": NoiseSchedule.linear(timesteps).config,
+        "second_half": "SVHN",
+    }
+    save_model(model, out, model.metadata)
+    return model
