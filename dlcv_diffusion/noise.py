@@ -1,0 +1,77 @@
+"""Noise that belongs to its image: image i depends on seed i alone.
+
+Every image has a random generator of its own, on the CPU, so that neither the batch size, nor the order of
+the batch, nor the device changes a picture. (One generator for the whole batch, which is what
+`torch.randn(shape)` after `torch.manual_seed` amounts to, gives seed 7 another picture in a batch of ten
+than alone.)
+"""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import UserError
+
+
+def seeded_noise(shape: Sequence[int], seeds: Iterable[int], device: str | torch.device = "cpu") -> Tensor:
+    """Return x_T ~ N(0, I): one image for each seed, drawn on the CPU and moved.
+
+    Image i is `torch.randn(shape[1:], generator=torch.Generator().manual_seed(seeds[i]))`.
+
+    - shape: (B, C, H, W), or any shape whose first number is the count of seeds.
+    - seeds: B integers in [0, 2³²), which is what PyTorch's CPU generator (a Mersenne twister) tells apart.
+    - Returns float32 of that shape, on `device`.
+
+    Raises `UserError` for a count of seeds other than B, or a seed out of range.
+
+    >>> pair = seeded_noise((2, 3, 28, 28), seeds=[5, 7])
+    >>> torch.equal(pair[1], seeded_noise((1, 3, 28, 28), seeds=[7])[0])
+    True
+    """
+    seeds = _checked(seeds, count=shape[0])
+    return _draw([torch.Generator().manual_seed(seed) for seed in seeds], shape[1:], torch.device(device))
+
+
+class NoiseStream:
+    """Fresh noise z ~ N(0, I) for every step of a stochastic sampler, image i from seed i alone.
+
+    Calling the stream with x_t, (B, C, H, W), returns the next z of that shape, dtype and device. The
+    streams of the steps are independent of the x_T that `seeded_noise` draws from the same seeds: each is
+    seeded with a hash of its seed (numpy's `SeedSequence`). A stream goes on where it stopped; make a new
+    one to begin again.
+
+    Raises `UserError` for a seed out of range or, when called, for a batch of another size.
+
+    >>> noise = NoiseStream(seeds=range(10))
+    >>> x = seeded_noise((10, 3, 28, 28), seeds=range(10))
+    >>> z_1, z_2 = noise(x), noise(x)      # doctest: +SKIP
+    """
+
+    def __init__(self, seeds: Iterable[int]):
+        hashes = [np.random.SeedSequence(seed, spawn_key=(1,)).generate_state(1) for seed in _checked(seeds)]
+        self.generators = [torch.Generator().manual_seed(int(state[0])) for state in hashes]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if len(x) != len(self.generators):
+            raise UserError(f"{len(self.generators)} seeds for {len(x)} images; give one seed for each image")
+        return _draw(self.generators, x.shape[1:], x.device).to(x.dtype)
+
+
+def _draw(generators: Sequence[torch.Generator], shape: Sequence[int], device: torch.device) -> Tensor:
+    # Pinned memory lets the copy to a GPU run while the CPU draws on; it changes no number.
+    noise = torch.empty((len(generators), *shape), pin_memory=device.type == "cuda")
+    for image, generator in zip(noise, generators, strict=True):
+        image.normal_(generator=generator)
+    return noise.to(device, non_blocking=True)
+
+
+def _checked(seeds: Iterable[int], count: int | None = None) -> list[int]:
+    seeds = [int(seed) for seed in seeds]
+    if count is not None and len(seeds) != count:
+        raise UserError(f"{len(seeds)} seeds for {count} images; give one seed for each image")
+    for seed in seeds:
+        if not 0 <= seed < 2**32:
+            raise UserError(f"seed {seed} is out of range; a seed is an integer from 0 to 2**32 - 1")
+    return seeds

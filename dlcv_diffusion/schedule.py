@@ -1,0 +1,232 @@
+"""The noise schedule: how much of the image is left at each timestep.
+
+Symbols as in DDPM (Ho, Jain, Abbeel 2020, arXiv 2006.11239), with timesteps counted from 0: our t is the
+paper's t + 1.
+
+    β_t               `betas`       variance added at t
+    α_t = 1 − β_t     `alphas`
+    ᾱ_t = Π_{s≤t} α_s `alphas_bar`  share of the image's variance that is left at t
+    ᾱ_t / (1 − ᾱ_t)   `snr`         signal-to-noise ratio
+    √((1 − ᾱ_t)/ᾱ_t)  `sigmas`      noise level when the image keeps its size (Karras et al. 2022)
+    ½ log snr         `lambdas`     the time in which DPM-Solver walks
+    β̃_t               `posterior_variances`  of q(x_{t−1} | x_t, x0), eq. 7
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import UserError
+
+SPACINGS = ("uniform", "trailing", "linspace", "log_snr")
+
+
+class NoiseSchedule:
+    """β_1 … β_T and what follows from them, computed in float64 and handed out in float32 on the device of x.
+
+    Make one with `linear`, `cosine`, `scaled_linear` or from any list of betas; `config` is plain JSON that
+    `from_config` turns into the same schedule, to be saved beside the weights that were trained with it.
+
+    Why ᾱ_T is not zero with 350 linear steps, and what that does. ᾱ_T ≈ exp(−Σ β_t) and Σ β_t = T · (1e-4 +
+    2e-2)/2, which is 10 at T = 1000 (ᾱ_T = 4e-5) but only 3.5 at T = 350: ᾱ_T = 0.03, so the last training
+    image still holds √ᾱ_T = 17 % of its picture. In training the network never sees pure noise at t = T − 1,
+    and it learns to read the mean colour and brightness out of that remnant. Sampling starts from pure
+    noise, N(0, I), whose mean is near zero: the network takes it for a picture of medium brightness, and
+    very dark or very bright images become rare. This is the signal leak of "Common Diffusion Noise Schedules
+    and Sample Steps are Flawed" (Lin et al., arXiv 2305.08891). The cosine schedule, or more steps with the
+    same betas, has none of it worth the name.
+
+    >>> schedule = NoiseSchedule.linear(350)
+    >>> round(schedule.alphas_bar[-1].item(), 3)
+    0.029
+    """
+
+    def __init__(self, betas: Sequence[float] | Tensor, config: Mapping[str, Any] | None = None):
+        """betas: T numbers in (0, 1), the first timestep's first. Raises `UserError` for others."""
+        self.betas = torch.as_tensor(betas, dtype=torch.float64, device="cpu")
+        if self.betas.ndim != 1 or len(self.betas) == 0 or not ((self.betas > 0) & (self.betas < 1)).all():
+            raise UserError("a noise schedule needs a list of betas, each of them between 0 and 1")
+        self.config = dict(config or {"schedule": "betas", "betas": self.betas.tolist()})
+        self.T = len(self.betas)
+        self.alphas = 1 - self.betas
+        self.alphas_bar = self.alphas.cumprod(0)
+        self.snr = self.alphas_bar / (1 - self.alphas_bar)
+        self.sigmas = self.snr**-0.5
+        self.lambdas = 0.5 * self.snr.log()
+        alphas_bar_prev = torch.cat([torch.ones(1, dtype=torch.float64), self.alphas_bar[:-1]])
+        self.posterior_variances = (1 - alphas_bar_prev) / (1 - self.alphas_bar) * self.betas
+        self._tables: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+
+    @classmethod
+    def linear(cls, T: int = 350, beta_1: float = 1e-4, beta_T: float = 2e-2) -> "NoiseSchedule":
+        """β_t from β_1 to β_T in equal steps. T = 350 is the report's schedule, T = 1000 the DDPM paper's.
+
+        >>> NoiseSchedule.linear(1000).betas[[0, -1]].tolist()
+        [0.0001, 0.02]
+        """
+        betas = torch.linspace(beta_1, beta_T, _count(T), dtype=torch.float64)
+        return cls(betas, {"schedule": "linear", "T": T, "beta_1": beta_1, "beta_T": beta_T})
+
+    @classmethod
+    def scaled_linear(cls, T: int = 1000, beta_1: float = 8.5e-4, beta_T: float = 1.2e-2) -> "NoiseSchedule":
+        """√β_t from √β_1 to √β_T in equal steps: Stable Diffusion's (Rombach et al., arXiv 2112.10752)."""
+        betas = torch.linspace(beta_1**0.5, beta_T**0.5, _count(T), dtype=torch.float64) ** 2
+        return cls(betas, {"schedule": "scaled_linear", "T": T, "beta_1": beta_1, "beta_T": beta_T})
+
+    @classmethod
+    def cosine(cls, T: int = 1000, s: float = 0.008) -> "NoiseSchedule":
+        """ᾱ_t = f(t) / f(0), f(t) = cos²((t/T + s)/(1 + s) · π/2) (Nichol, Dhariwal, 2102.09672, eq. 17).
+
+        β_t is at most 0.999, as there, which keeps ᾱ_T above zero.
+        """
+        u = torch.arange(_count(T) + 1, dtype=torch.float64) / T
+        f = torch.cos((u + s) / (1 + s) * torch.pi / 2) ** 2
+        return cls((1 - f[1:] / f[:-1]).clamp(max=0.999), {"schedule": "cosine", "T": T, "s": s})
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "NoiseSchedule":
+        """The schedule that `config` describes. Raises `UserError` for a config that is none of ours.
+
+        >>> NoiseSchedule.from_config({"schedule": "linear", "T": 350, "beta_1": 1e-4, "beta_T": 0.02}).T
+        350
+        """
+        makers = {
+            "linear": cls.linear,
+            "scaled_linear": cls.scaled_linear,
+            "cosine": cls.cosine,
+            "betas": cls,
+        }
+        arguments = {name: value for name, value in config.items() if name != "schedule"}
+        try:
+            return makers[config["schedule"]](**arguments)
+        except (KeyError, TypeError) as error:
+            known = ", ".join(makers)
+            raise UserError(f"not a noise schedule: {dict(config)}; the schedules are {known}") from error
+
+    def __len__(self) -> int:
+        return self.T
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, NoiseSchedule) and torch.equal(self.betas, other.betas)
+
+    def __hash__(self) -> int:
+        return hash((self.T, self.alphas_bar[-1].item()))
+
+    def __repr__(self) -> str:
+        if self.config["schedule"] == "betas":
+            return f"NoiseSchedule(<{self.T} betas>)"
+        arguments = [f"{name}={value}" for name, value in self.config.items() if name != "schedule"]
+        return f"NoiseSchedule.{self.config['schedule']}({', '.join(arguments)})"
+
+    # --- between x0, eps and x_t ----------------------------------------------------------------------------
+
+    def add_noise(self, x0: Tensor, eps: Tensor, t: Tensor | int) -> Tensor:
+        """x_t = √ᾱ_t x0 + √(1 − ᾱ_t) ε (DDPM, eq. 4): any timestep in one go.
+
+        - x0, eps: (B, …); x0 in [−1, 1], eps ~ N(0, I).
+        - t: (B,) int64 on the device of x0, or one int for all; 0-based.
+        - Returns x_t, (B, …), of the dtype of x0.
+
+        >>> schedule = NoiseSchedule.linear(350)
+        >>> x0, eps = torch.zeros(2, 3, 28, 28), torch.ones(2, 3, 28, 28)
+        >>> schedule.add_noise(x0, eps, torch.tensor([0, 349]))[:, 0, 0, 0]
+        tensor([0.0100, 0.9854])
+        """
+        signal, noise = self.signal_and_noise(t, x0)
+        return (signal * x0 + noise * eps).to(x0.dtype)
+
+    def predict_x0(self, x: Tensor, eps: Tensor, t: Tensor | int) -> Tensor:
+        """x̂0 = (x_t − √(1 − ᾱ_t) ε) / √ᾱ_t (DDPM, eq. 15): the inverse of `add_noise`, same shapes."""
+        signal, noise = self.signal_and_noise(t, x)
+        return ((x - noise * eps) / signal).to(x.dtype)
+
+    def predict_eps(self, x: Tensor, x0: Tensor, t: Tensor | int) -> Tensor:
+        """ε = (x_t − √ᾱ_t x0) / √(1 − ᾱ_t): the noise that leads from x0 to x_t, same shapes."""
+        signal, noise = self.signal_and_noise(t, x)
+        return ((x - signal * x0) / noise).to(x.dtype)
+
+    def signal_and_noise(self, t: Tensor | int, x: Tensor) -> tuple[Tensor, Tensor]:
+        """√ᾱ_t and √(1 − ᾱ_t), each (B, 1, …) to multiply x with: on its device, float32 (or x's float64).
+
+        Raises `UserError` for an int t outside [0, T).
+        """
+        if isinstance(t, int) and not 0 <= t < self.T:
+            raise UserError(f"timestep {t} is not on this schedule; timesteps run from 0 to {self.T - 1}")
+        key = (x.device, torch.promote_types(x.dtype, torch.float32))
+        if key not in self._tables:
+            table = torch.stack([self.alphas_bar.sqrt(), (1 - self.alphas_bar).sqrt()])
+            self._tables[key] = table.to(key[1]).to(key[0])  # the dtype first: MPS has no float64
+        signal, noise = self._tables[key][:, t].reshape(2, -1, *[1] * (x.ndim - 1))
+        return signal, noise
+
+    # --- which timesteps a sampler visits -------------------------------------------------------------------
+
+    def timesteps(self, n: int, spacing: str = "uniform", offset: int = 0) -> list[int]:
+        """n timesteps of the T, strictly descending, 0-based.
+
+        - `"uniform"`: ⌊i T/n⌋ for i = n−1 … 0 (DDIM, appendix D.2, "linear"). It ends at t = 0 and begins
+          T/n below T.
+        - `"trailing"`: T − i T/n − 1, rounded: begins at T − 1, the timestep nearest to pure noise (arXiv
+          2305.08891).
+        - `"linspace"`: both ends, T − 1 and 0.
+        - `"log_snr"`: both ends, and equal steps of λ = ½ log snr between (DPM-Solver, arXiv 2206.00927).
+
+        `offset` is added to each: with `"uniform"`, offset = 1 ends at t = 1 rather than 0, as Stable
+        Diffusion does and as works better on the course's faces.
+
+        Raises `UserError` for n outside [1, T], an unknown spacing, or an offset that leaves the schedule.
+
+        >>> NoiseSchedule.linear(1000).timesteps(5), NoiseSchedule.linear(1000).timesteps(5, "trailing")
+        ([800, 600, 400, 200, 0], [999, 799, 599, 399, 199])
+        """
+        if not 1 <= n <= self.T:
+            raise UserError(f"cannot take {n} steps on a schedule of {self.T} timesteps; choose 1 to {self.T} steps")
+        i = np.arange(n)
+        if spacing == "uniform":
+            t = i * self.T // n
+        elif spacing == "trailing":
+            t = (self.T - i[::-1] * (self.T / n)).round() - 1
+        elif spacing == "linspace":
+            t = np.linspace(self.T - 1, 0, n).round()[::-1]
+        elif spacing == "log_snr":
+            lambdas = self.lambdas.numpy()
+            wanted = np.linspace(lambdas[-1], lambdas[0], n)[::-1]
+            nearest = np.interp(-wanted, -lambdas, np.arange(self.T)).round()
+            # Near t = 0 the wanted steps are closer than the timesteps are: move up to the next free one.
+            t = np.minimum(np.maximum.accumulate(nearest - i) + i, self.T - n + i)
+        else:
+            raise UserError(f"unknown spacing '{spacing}'; choose one of {', '.join(SPACINGS)}")
+        return self.check_timesteps([int(step) + offset for step in t[::-1]])
+
+    def check_timesteps(self, timesteps: Sequence[int]) -> list[int]:
+        """The same timesteps as ints. Raises `UserError` unless they descend strictly within [0, T)."""
+        timesteps = [int(t) for t in timesteps]
+        if not timesteps or any(b >= a for a, b in zip(timesteps, timesteps[1:], strict=False)):
+            raise UserError(f"timesteps must descend, each only once; got {timesteps}")
+        if timesteps[0] >= self.T or timesteps[-1] < 0:
+            raise UserError(f"timesteps {timesteps[0]} … {timesteps[-1]} leave the schedule, 0 to {self.T - 1}")
+        return timesteps
+
+    def interval(self, sigma_lo: float, sigma_hi: float) -> tuple[int, int]:
+        """(lo, hi), the timesteps whose noise level `sigmas` lies in [sigma_lo, sigma_hi], both included.
+
+        `guided` takes it as `interval`; papers give it in noise levels, which every schedule reaches at
+        other timesteps. Raises `UserError` when no timestep lies between them.
+
+        >>> NoiseSchedule.linear(350).interval(0.2, 3.0)
+        (35, 281)
+        """
+        inside = ((self.sigmas >= sigma_lo) & (self.sigmas <= sigma_hi)).nonzero().flatten().tolist()
+        if not inside:
+            levels = f"{self.sigmas[0]:.3g} to {self.sigmas[-1]:.3g}"
+            raise UserError(f"no timestep has a noise level in [{sigma_lo:g}, {sigma_hi:g}]; the schedule has {levels}")
+        return inside[0], inside[-1]
+
+
+def _count(T: int) -> int:
+    if T < 1:
+        raise UserError(f"a noise schedule needs at least one timestep, not {T}")
+    return T

@@ -1,0 +1,55 @@
+"""Devices, precision and layout."""
+
+import contextlib
+
+import pytest
+import torch
+from torch import nn
+
+from dlcv_diffusion import UserError
+from dlcv_diffusion.device import autocast, best_device, has_fast_bf16, prepare
+
+
+def net():
+    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.SiLU(), nn.Conv2d(8, 3, 3, padding=1))
+
+
+def test_the_best_device_works():
+    assert torch.zeros(1, device=best_device()).sum().item() == 0
+
+
+def test_autocast_runs_convolutions_in_the_dtype_asked_for():
+    x = torch.zeros(1, 3, 4, 4)
+    with autocast("cpu", torch.bfloat16):
+        assert net()(x).dtype == torch.bfloat16
+    with autocast("cpu"):
+        assert net()(x).dtype == (torch.bfloat16 if has_fast_bf16("cpu") else torch.float32)
+    assert isinstance(autocast("cpu", torch.float32), contextlib.nullcontext)
+
+
+def test_no_bf16_on_mps():
+    assert not has_fast_bf16("mps") and isinstance(autocast("mps"), contextlib.nullcontext)
+
+
+def test_preparing_changes_the_layout_and_not_the_numbers():
+    model, x = net(), torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    expected = model(x)
+    prepared = prepare(model, "cpu", channels_last=True)
+    assert prepared[0].weight.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(prepared(x), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_compiling_is_asked_for_by_mode(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, "compile", lambda model, mode=None: asked.append(mode) or model)
+    model = net()
+    assert prepare(model, "cpu") is model and asked == []
+    prepare(model, "cpu", compile=True)
+    prepare(model, "cpu", compile="max-autotune")
+    assert asked == [None, "max-autotune"]
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_a_device_that_is_not_here_is_told(device):
+    with pytest.raises(UserError, match=device):
+        prepare(net(), device)

@@ -1,0 +1,58 @@
+"""`import dlcv_diffusion` is cheap and light: torch and numpy, nothing of the heavy rooms."""
+
+import json
+import statistics
+import subprocess
+import sys
+
+import pytest
+
+import dlcv_diffusion
+
+HEAVY = [
+    "matplotlib",
+    "diffusers",
+    "transformers",
+    "accelerate",
+    "open_clip",
+    "torchvision",
+    "ipywidgets",
+    "tqdm",
+    "PIL",
+]
+
+PROBE = """
+import json, sys, time
+import torch
+before = set(sys.modules)
+start = time.perf_counter()
+import dlcv_diffusion
+seconds = time.perf_counter() - start
+brought = {name.split(".")[0] for name in set(sys.modules) - before}
+print(json.dumps([seconds, sorted(brought)]))
+"""
+
+
+@pytest.fixture(scope="module")
+def probes():
+    runs = [subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, check=True) for _ in range(3)]
+    return [json.loads(run.stdout) for run in runs]
+
+
+def test_it_takes_at_most_300_ms_over_torch(probes):
+    assert statistics.median(seconds for seconds, _ in probes) < 0.3
+
+
+def test_it_brings_nothing_but_torch_and_numpy(probes):
+    brought = probes[0][1]
+    assert not set(brought) & set(HEAVY)
+    assert {name for name in brought if name not in sys.stdlib_module_names} <= {
+        "dlcv_diffusion",
+        "torch",
+        "numpy",
+    }
+
+
+def test_every_name_is_there():
+    assert all(hasattr(dlcv_diffusion, name) for name in dlcv_diffusion.__all__)
+    assert sorted(dlcv_diffusion.__all__) == dlcv_diffusion.__all__
