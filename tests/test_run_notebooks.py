@@ -37,7 +37,7 @@ def test_copies_are_executed_and_the_table_says_how_long_and_where(write, tmp_pa
     copy = nbformat.read(tmp_path / "out" / "01_a.ipynb", as_version=4)
     assert copy.cells[1].outputs[0].data["text/plain"] == "2"
     said = capsys.readouterr().out
-    assert "01_a.ipynb   0:" in said and "1 figures in figures/\n  a.png" in said and "in out/" in said
+    assert "01_a.ipynb   0:" in said and "1 figure in figures/\n  a.png" in said and "in out/" in said
 
 
 def test_one_that_fails_does_not_stop_the_others(write, tmp_path, capsys):

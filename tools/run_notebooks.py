@@ -77,6 +77,7 @@ def run(path: Path, kernel_environment: Mapping[str, str], timeout: int) -> nbfo
         record_timing=False,
         store_widget_state=False,
         coalesce_streams=True,
+        extra_arguments=["--IPKernelApp.log_level=ERROR"],  # warnings of the kernel's own are not the reader's
     )
     client.execute(env={**os.environ, **kernel_environment})
     return tidy(notebook)
@@ -142,7 +143,10 @@ def report(results: list[tuple[str, float, str]], written: list[Path], figures: 
     for name, _, problem in results:
         if problem:
             print(f"\n{name} failed: {problem}")
-    print(f"\n{len(written)} figures in {shown(figures)}/" + "".join(f"\n  {file.name}" for file in written))
+    print(
+        f"\n{len(written)} figure{'s'[: len(written) != 1]} in {shown(figures)}/"
+        + "".join(f"\n  {file.name}" for file in written)
+    )
     print(f"executed notebooks in {shown(copies)}/")
 
 
