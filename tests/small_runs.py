@@ -67,17 +67,19 @@ def write_npz(path, count=40, label=None):
     return path
 
 
+def small_network(name, seed=0):
+    """The network of the small run, "UNet" or "ContextUnet"."""
+    if name == "UNet":
+        return with_random_weights(small_unet(channels=(8, 16), timesteps=20), seed)
+    return with_random_weights(small_context_unet(n_downs=1, timesteps=20), seed)
+
+
 def small_train(out, *, model="UNet", seed=0, preview=None, checkpoint_every=2, resume=False, metadata=None, **changes):
     """A run of six steps on 8×8 images, as a list of its states."""
     config = TrainConfig(**{"steps": 6, "batch_size": 4, "warmup": 2, "clip_grad": 1.0, **changes})
-    network = {
-        "UNet": lambda: small_unet(channels=(8, 16), timesteps=20),
-        "ContextUnet": lambda: small_context_unet(n_downs=1, timesteps=20),
-    }[model]()
-    with_random_weights(network, seed)
     return list(
         train(
-            network,
+            small_network(model, seed),
             small_digits(),
             SCHEDULE,
             config,
@@ -154,7 +156,7 @@ def train_and_die(out, moment):
 
 def train_endlessly(out):
     """Resume a longer run that is nearly always writing, until somebody kills it."""
-    small_train(out, steps=200, checkpoint_every=1, resume=True)
+    small_train(out, steps=80, checkpoint_every=1, resume=True)
 
 
 def one_of_two(rank, port, folder):
