@@ -1,0 +1,170 @@
+"""Digits of real font files: found, screened and drawn, for the street digits."""
+
+import os
+import re
+import sys
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
+
+from ..errors import UserError
+
+GLYPH_HEIGHT = 96
+"""Pixels from the top to the bottom of the digit 0 as `Font.glyph` draws it."""
+
+HOLES = {0: {1}, 1: {0}, 2: {0, 1}, 3: {0}, 4: {0, 1}, 5: {0}, 6: {1}, 7: {0}, 8: {2}, 9: {1}}
+"""How many holes a plainly drawn digit has: what outlines, stencils, tofu and slashed zeros get wrong."""
+
+UNWANTED = re.compile(
+    "italic|oblique|slant|thin|hairline|extralight|ultralight|light|outline|shadow|ornament|dingbat|symbol|emoji|script"
+    "|hand|smallcap|swash|pixel|bitmap|stencil|engraved|initial|braille|math|icon|barcode"
+)
+ODD_FAMILIES = "compagnon|millimetre|unpilgi|ungungseo|caslon|ramaraja|suravaram|patchsans|patchserif|mekanus"
+"""Families that pass every measurement and yet look odd on a wall: broken strokes, brush, extreme contrast."""
+
+FOLDERS = [
+    "/usr/share/fonts",
+    "/usr/local/share/fonts",
+    "/Library/Fonts",
+    "/System/Library/Fonts",
+    "C:/Windows/Fonts",
+    "~/.fonts",
+    "~/.local/share/fonts",
+    "~/Library/Fonts",
+]
+
+
+@dataclass(frozen=True)
+class Font:
+    """One font file that draws ten plain digits. `glyph(d)` is the mask (H, W) uint8 of digit d, cut to its ink."""
+
+    path: str
+    family: str
+    style: str
+    stroke: float = field(compare=False)
+    """Median thickness of the digits' strokes as a part of their height: 0.1 is regular, 0.2 is bold."""
+
+    def glyph(self, digit: int) -> np.ndarray:
+        return _glyph(self.path, digit)
+
+
+@lru_cache(maxsize=8192)
+def _glyph(path: str, digit: int) -> np.ndarray:
+    return _draw(_sized(path), digit)[0]
+
+
+@lru_cache(maxsize=1024)
+def _sized(path: str) -> ImageFont.FreeTypeFont:
+    """The font at the size where its 0 is GLYPH_HEIGHT pixels high."""
+    left, top, right, bottom = ImageFont.truetype(path, 200).getbbox("0")
+    if bottom <= top:
+        raise OSError("draws nothing")
+    return ImageFont.truetype(path, max(8, round(200 * GLYPH_HEIGHT / (bottom - top))))
+
+
+def _draw(font: ImageFont.FreeTypeFont, digit: int) -> tuple[np.ndarray, int, int]:
+    """The ink of one digit, and where its top and bottom lie relative to the line."""
+    left, top, right, bottom = font.getbbox(str(digit))
+    if right <= left or bottom <= top or right - left > 1000 or bottom - top > 1000:
+        raise OSError("draws nothing, or far too much")
+    image = Image.new("L", (right - left, bottom - top))
+    ImageDraw.Draw(image).text((-left, -top), str(digit), fill=255, font=font)
+    return np.asarray(image), top, bottom
+
+
+def plain_digits(path: str | Path) -> Font | None:
+    """The font of a file if its ten digits are upright, lining, closed and all distinct; None where they are not.
+
+    >>> plain_digits("missing.ttf") is None
+    True
+    """
+    path = str(path)
+    try:
+        font = _sized(path)
+        drawn = [_draw(font, digit) for digit in range(10)]
+    except (OSError, ValueError):
+        return None
+    family, style = font.getname()
+    family, style = family or Path(path).stem, style or "Regular"
+    words = f"{family} {style} {Path(path).stem}".lower().replace("-", " ")
+    if UNWANTED.search(words):
+        return None
+    tops, bottoms = np.array([d[1] for d in drawn]), np.array([d[2] for d in drawn])
+    tolerance = 0.07 * GLYPH_HEIGHT  # old-style figures hang below the line or stop at the x-height
+    if np.ptp(tops) > tolerance or np.ptp(bottoms) > tolerance:
+        return None
+    if not 0.9 * GLYPH_HEIGHT < drawn[0][0].shape[0] < 1.1 * GLYPH_HEIGHT:  # a bitmap font that does not scale
+        return None
+    masks = [d[0] > 127 for d in drawn]
+    thickness = []
+    for digit, mask in enumerate(masks):
+        if mask.shape[1] > 1.05 * GLYPH_HEIGHT or mask.mean() < 0.08:
+            return None
+        if not (mask[:8].any() and mask[-8:].any()):  # a hollow box: the font's own measures are wrong
+            return None
+        if ndimage.label(mask, np.ones((3, 3)))[1] != 1:
+            return None
+        if ndimage.label(~np.pad(mask, 1))[1] - 1 not in HOLES[digit]:
+            return None
+        depth = ndimage.distance_transform_edt(np.pad(mask, 1))
+        ridge = depth[(depth == ndimage.maximum_filter(depth, 3)) & (depth > 1)]
+        thickness.append(2 * np.median(ridge) if ridge.size else 0)
+    stroke = float(np.median(thickness) / GLYPH_HEIGHT)
+    if not 0.075 <= stroke <= 0.30:
+        return None
+    small = [_fingerprint(d[0]) for d in drawn]
+    for a in range(10):
+        for b in range(a):
+            if np.abs(small[a] - small[b]).mean() < 0.05:
+                return None
+    return Font(path, family, style, stroke)
+
+
+def _fingerprint(mask: np.ndarray) -> np.ndarray:
+    return np.asarray(Image.fromarray(mask).resize((12, 16), Image.Resampling.BOX), np.float32) / 255
+
+
+def find_fonts(*folders: str | Path, exclude: str = ODD_FAMILIES) -> list[Font]:
+    """Every font with plain digits below the folders (default: the system's), one of each look, sorted by name.
+
+    Families whose lower-case name matches the pattern `exclude` are left out; so are fonts whose ten digits look the
+    same as those of an earlier one. Raises `UserError` where a folder is missing or nothing fits.
+
+    >>> fonts = find_fonts("/usr/share/fonts/truetype/dejavu")   # doctest: +SKIP
+    """
+    if folders:
+        roots = [Path(folder) for folder in folders]
+        for root in roots:
+            if not root.is_dir():
+                raise UserError(f"no such folder of fonts: '{root}'")
+    else:
+        roots = [root for root in (Path(os.path.expanduser(folder)) for folder in FOLDERS) if root.is_dir()]
+        roots.append(Path(sys.prefix) / "share" / "fonts")
+        roots += _matplotlib_fonts()
+    paths = sorted({p for root in roots for p in root.rglob("*") if p.suffix.lower() in (".ttf", ".otf", ".ttc")})
+    found = [font for font in map(plain_digits, paths) if font is not None]
+    found = [font for font in found if not re.search(exclude, font.family.lower())]
+    fonts, looks = [], []
+    for font in sorted(found, key=lambda font: (font.family, font.style, font.path)):
+        look = np.stack([_fingerprint(font.glyph(digit)) for digit in range(10)])
+        widths = np.array([font.glyph(digit).shape[1] for digit in range(10)]) / GLYPH_HEIGHT
+        if any(np.abs(widths - w).mean() < 0.015 and np.abs(look - seen).mean() < 0.02 for w, seen in looks):
+            continue
+        looks.append((widths, look))
+        fonts.append(font)
+    if not fonts:
+        raise UserError(f"no font with plain digits below {', '.join(map(str, roots))}; install some, or name a folder")
+    return fonts
+
+
+def _matplotlib_fonts() -> list[Path]:
+    """The folder of DejaVu fonts that matplotlib carries: there is always one family to draw with."""
+    from importlib.util import find_spec
+
+    spec = find_spec("matplotlib")
+    folder = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" if spec and spec.origin else None
+    return [folder] if folder and folder.is_dir() else []

@@ -1,0 +1,60 @@
+"""Small pictures from files into one uint8 array, with a clear sentence for each that does not fit."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from ..errors import UserError
+
+SIDES = (28, 32)
+"""Accepted sides of a digit's picture: MNIST's and the course's 28, SVHN's 32 (made smaller to 28)."""
+
+
+def read_digit(path: Path) -> np.ndarray:
+    """One picture as (3, 28, 28) uint8; grey becomes RGB, 32×32 is made smaller with antialiasing.
+
+    Raises `UserError` where the file is missing, is no picture, or has another size.
+
+    >>> read_digit(Path("hw2_data/digits/svhn/data/00000.png")).shape   # doctest: +SKIP
+    (3, 28, 28)
+    """
+    try:
+        with Image.open(path) as image:
+            rgb = np.asarray(image.convert("RGB"))
+    except FileNotFoundError as error:
+        raise UserError(f"no such picture: '{path}'; put it there, or take it out of the list") from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"'{path}' is not a picture that can be read; replace it, or take it out") from error
+    if rgb.shape[:2] not in {(side, side) for side in SIDES}:
+        height, width = rgb.shape[:2]
+        raise UserError(f"'{path}' is {width}×{height}; a digit must be 28×28, or 32×32 as SVHN's are")
+    pixels = torch.from_numpy(rgb.transpose(2, 0, 1).copy())[None]
+    return shrink(pixels)[0].numpy()
+
+
+def read_digits(paths: Sequence[Path]) -> Tensor:
+    """Pictures (N, 3, 28, 28) uint8 in the order of their paths."""
+    images = np.empty((len(paths), 3, 28, 28), np.uint8)
+    for row, path in enumerate(paths):
+        images[row] = read_digit(path)
+    return torch.from_numpy(images)
+
+
+def shrink(images: Tensor, side: int = 28) -> Tensor:
+    """(N, C, H, W) uint8 to (N, C, side, side): bilinear with antialiasing, as torchvision's `Resize` does it.
+
+    >>> shrink(torch.full((1, 3, 32, 32), 9, dtype=torch.uint8)).unique()
+    tensor([9], dtype=torch.uint8)
+    """
+    if images.shape[-2:] == (side, side):
+        return images
+    parts = []
+    for part in images.split(4096):  # as float32 all of SVHN at once would take a gigabyte
+        small = F.interpolate(part.float(), (side, side), mode="bilinear", antialias=True)
+        parts.append(small.round().clamp(0, 255).to(torch.uint8))
+    return torch.cat(parts)
