@@ -265,6 +265,34 @@ def strip_figure(
     )
 
 
+def overview_figure(
+    model: nn.Module,
+    config: SamplingConfig | None = None,
+    *,
+    seeds: Sequence[int] = range(20),
+    rows: int = 6,
+    device: torch.device | str | None = None,
+):
+    """All 20 classes at once, from the noise (top) to the finished digits (bottom): the README's picture.
+
+    Column i shows label i with the i-th seed; the rows between are predicted x0 at equal distances in steps.
+
+    >>> overview_figure(load_model("digits")).savefig("overview.png")   # doctest: +SKIP
+    """
+    import numpy as np
+
+    from .figures import image_grid
+
+    config, labels, seeds = config or SamplingConfig(), list(range(20)), list(seeds)
+    model = devices.prepare(model, device, channels_last=True)
+    steps = list(config.run(model, labels, seeds, next(model.parameters()).device))
+    chosen = np.linspace(0, len(steps) - 1, rows - 1).round().astype(int)
+    frames = [config.start(model, labels, seeds), *(steps[i].x0.cpu() for i in chosen)]
+    names = ["noise", *(f"t = {steps[i].t}" for i in chosen)]
+    facts = _facts(model, config, seeds)
+    return image_grid(torch.stack(frames), names, [str(label % 10) for label in labels], facts=facts)
+
+
 def half_name(model: nn.Module, half: int) -> str:
     """What a half is called: "MNIST-M", and "street digits" or "SVHN" after the data the model was trained on."""
     return ("MNIST-M", getattr(model, "metadata", {}).get("second_half", "street digits"))[half]
@@ -292,6 +320,7 @@ def write_digit_figures(
         figures = {
             "digits_mnistm_grid.png": grid_figure(model, 0, config, seeds=seeds, device=device),
             "digits_street_grid.png": grid_figure(model, 1, config, seeds=seeds, device=device),
+            "digits_overview.png": overview_figure(model, config, seeds=range(seed, seed + 20), device=device),
             "digits_reverse_strip.png": strip_figure(model, config=every_step, seeds=(seed, seed), device=device),
         }
         for name, figure in figures.items():
@@ -311,6 +340,7 @@ __all__ = [
     "grid_figure",
     "hw2_labels",
     "last",
+    "overview_figure",
     "sample_digits",
     "strip_figure",
     "write_digit_figures",
