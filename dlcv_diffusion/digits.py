@@ -341,6 +341,7 @@ __all__ = [
     "hw2_labels",
     "last",
     "overview_figure",
+    "overview_figure",
     "sample_digits",
     "strip_figure",
     "write_digit_figures",

@@ -41,7 +41,7 @@ def dlcv(monkeypatch, capsys, tmp_path):
 @pytest.fixture
 def weights(tmp_path):
     """tiny.safetensors, the weights of a network that draws no digits, but quickly."""
-    model = with_random_weights(small_unet(timesteps=20))
+    model = with_random_weights(small_unet(channels=(8, 16), timesteps=20))
     save_model(model, tmp_path / "tiny.safetensors", {"name": "tiny", "schedule": NoiseSchedule.linear(20).config})
     return "--weights tiny.safetensors --device cpu"
 
@@ -134,7 +134,7 @@ def test_samplers_and_guidance_are_options(dlcv, weights, tmp_path, options):
 
 def test_figures_are_written(dlcv, weights, tmp_path):
     code, out, err = dlcv(f"figures --out figures {weights}")
-    files = ["digits_mnistm_grid.png", "digits_street_grid.png", "digits_reverse_strip.png"]
+    files = [f"digits_{name}.png" for name in ("mnistm_grid", "street_grid", "overview", "reverse_strip")]
     assert (code, err) == (0, "") and out.splitlines() == [f"figures/{name}" for name in files]
     assert names(tmp_path / "figures") == sorted(files)
 

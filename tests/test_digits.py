@@ -22,6 +22,7 @@ from dlcv_diffusion.digits import (
     half_name,
     hw2_labels,
     image_size,
+    overview_figure,
     sample_digits,
     schedule_of,
     strip_figure,
@@ -238,10 +239,10 @@ def test_a_failure_leaves_nothing_behind(model, tmp_path):
 def drawn(monkeypatch):
     """What the figures are given, by the name of the function that draws them."""
     given = {}
-    for name in ("digit_grid", "reverse_strip"):
+    for name in ("digit_grid", "image_grid", "reverse_strip"):
 
-        def draw(shown, name=name, **options):
-            given[name] = (shown, options)
+        def draw(shown, *arguments, name=name, **options):
+            given[name] = (shown, *arguments, options)
 
         monkeypatch.setattr(f"dlcv_diffusion.figures.{name}", draw)
     return given
@@ -260,6 +261,17 @@ def test_a_grid_has_a_digit_a_row_and_a_noise_a_column(model, drawn):
     assert distance(images[3 * row + column], expected[0]).max() <= 2
     with pytest.raises(UserError, match="label 21 is out of range"):
         grid_figure(model, 2, FEW, seeds=[0], device="cpu")
+
+
+def test_the_overview_goes_from_noise_to_all_classes(model, drawn):
+    config = SamplingConfig("ddim", 5, signal_leak=False)
+    overview_figure(model, config, seeds=range(20), rows=4, device="cpu")
+    shown, names_of_rows, names_of_columns, options = drawn["image_grid"]
+    assert shown.shape == (4, 20, 3, 28, 28) and torch.equal(shown[0], seeded_noise((20, 3, 28, 28), range(20)))
+    assert names_of_rows == ["noise", "t = 16", "t = 8", "t = 0"] and names_of_columns == [*"0123456789"] * 2
+    finished = sample_digits(model, range(20), range(20), config, device="cpu")
+    assert distance(to_uint8(shown[-1]), finished).max() <= 2
+    assert options["facts"]["seeds"] == list(range(20))
 
 
 def test_halves_have_the_names_of_their_data(model):
@@ -292,11 +304,11 @@ def test_a_strip_of_few_steps_takes_the_nearest(model, drawn):
 
 def test_all_figures_are_written_with_their_facts(model, tmp_path):
     paths = write_digit_figures(tmp_path / "figures", model, FEW, seed=3, device="cpu")
-    written = ["digits_mnistm_grid.png", "digits_reverse_strip.png", "digits_street_grid.png"]
+    written = [f"digits_{name}.png" for name in ("mnistm_grid", "overview", "reverse_strip", "street_grid")]
     assert names(tmp_path / "figures") == sorted(path.name for path in paths) == written
     facts = read_facts(paths[0])
     assert (facts["seeds"], facts["steps"], facts["sampler"]) == (list(range(3, 13)), 3, "dpm_solver")
-    facts = read_facts(paths[2])
+    facts = read_facts(paths[3])
     assert (facts["seeds"], facts["steps"], facts["sampler"], facts["w"]) == ([3, 3], "all", "ddpm", 2.0)
 
 

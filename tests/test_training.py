@@ -507,9 +507,9 @@ def test_two_processes_follow_the_path_of_one(two, tmp_path):
     assert seen[0]["losses"] == seen[1]["losses"]
     (_, ours), (_, theirs) = (read_tensors(out / "checkpoint.safetensors") for out in (tmp_path, folder / "run"))
     assert ours["checkpoint"]["facts"] == theirs["checkpoint"]["facts"]
-    for name, tensor in load_model(tmp_path / "model.safetensors").state_dict().items():
-        shared = load_model(folder / "run" / "model.safetensors").state_dict()[name]
-        torch.testing.assert_close(shared, tensor, atol=1e-4, rtol=1e-3)
+    alone, shared = (load_model(out / "model.safetensors").state_dict() for out in (tmp_path, folder / "run"))
+    for name, tensor in alone.items():
+        torch.testing.assert_close(shared[name], tensor, atol=1e-4, rtol=1e-3)
     assert steps_in_metrics(folder / "run") == [1, 2, 3, 4, 5, 6]
 
 
@@ -530,8 +530,7 @@ def test_one_process_talks(two):
     _, folder = two
     first, second = ((folder / f"{rank}.err").read_text() for rank in range(2))
     assert "2/2" in first and "loss" in first and "trained weights" in first
-    assert second.replace("\n", "") == "" or "Gloo" in second, second
-    assert "2/2" not in second and "trained" not in second
+    assert not any(word in second for word in ("%", "step", "trained")), second
 
 
 # --- digits -----------------------------------------------------------------------------------------------------------
