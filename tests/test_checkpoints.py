@@ -178,6 +178,15 @@ def test_a_device_that_is_not_here_is_told(tmp_path):
         load_model(tmp_path / "m.safetensors", device="cuda:99")
 
 
+def test_a_file_that_may_not_be_read_is_told(tmp_path, monkeypatch):
+    """Root may read everything, so the system's answer is played."""
+    save_model(small_unet(), tmp_path / "m.safetensors")
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    for read in (load_model, read_state_dict):
+        with pytest.raises(UserError, match="you may not read '.*m.safetensors'"):
+            read(tmp_path / "m.safetensors")
+
+
 def test_a_wrong_network_s_weights_are_told_in_one_sentence():
     with pytest.raises(UserError, match="weights in 'somewhere' are not those of this UNet") as error:
         load_state(small_unet(), small_context_unet().state_dict(), "somewhere")

@@ -1,5 +1,6 @@
 """The report's own checkpoints, `.pt` files with a bare state dict, turned into safetensors."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"no such file: '{path}'; give the .pt file with the network's state dict")
+    if not os.access(path, os.R_OK):
+        raise UserError(f"you may not read '{path}'; change its permissions")
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file raises anything from IndexError to struct.error in torch's reader

@@ -1,6 +1,7 @@
 """Weights on disk: safetensors, with the model's name, config and facts as JSON in the file's own metadata."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from textwrap import shorten
@@ -68,6 +69,8 @@ def read_header(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"no weights at '{path}'; give a .safetensors file or one of: {', '.join(shipped_weights())}")
+    if not os.access(path, os.R_OK):
+        raise UserError(f"you may not read '{path}'; change its permissions, or give other weights")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

@@ -47,7 +47,7 @@ def train_digits(
     real = options.get("svhn") or digits_folder(data) is not None
     facts = {
         "name": f"digits-{preset}",
-        "data": Path(data).name,  # not the whole path: facts travel with the weights
+        "data": Path(data).resolve().name,  # not the whole path: facts travel with the weights
         "images": len(images),
         "second_half": "SVHN" if real else "street digits",
         "signal_leak": vars(SignalLeak.measure(images.images, images.labels)),

@@ -253,7 +253,8 @@ def _accelerator(device: torch.device | str | None, precision: str) -> tuple[Any
     try:
         wanted = None if device is None else torch.device(device)
         # accelerate would keep the device and precision of this process's first run for all that follow
-        AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
+        shared = torch.distributed.is_available() and torch.distributed.is_initialized()
+        AcceleratorState._reset_state(reset_partial_state=not shared)
         accelerator = Accelerator(
             cpu=wanted is not None and wanted.type == "cpu", mixed_precision=precision, device_placement=False
         )

@@ -48,7 +48,7 @@ DIGITS: Mapping[str, Recipe] = {
         "UNet",
         {"in_channels": 3, "channels": (64, 96), "blocks": (1, 2), "emb_channels": 128, "num_classes": 20},
         350,
-        TrainConfig(steps=9_800, lr=1e-3, weight_decay=0.0, warmup=300, ema_decay=0.999, clip_grad=1.0),
+        TrainConfig(steps=8_900, lr=1e-3, weight_decay=0.0, warmup=300, ema_decay=0.999, clip_grad=1.0),
     ),
     # two minutes on the embedded sample, for notebook 02 and for looking around
     "tiny": Recipe(
