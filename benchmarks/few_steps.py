@@ -85,6 +85,8 @@ def measure(page: Page, weights: str, steps: Sequence[int], batch: int, repeats:
     page.add(f"# Few steps against the report's {T}")
     page.add(f"{machine()}.")
     settings = ", ".join(f"{key} {value}" for key, value in SamplingConfig().facts().items() if key != "steps")
+    if SamplingConfig().signal_leak and "signal_leak" in report.model.metadata:
+        settings += ", x_T with the signal leak"
     page.add(
         f"Weights {Path(weights).name}. The report's loop: float32, two forward passes a step, w = 2. Ours: "
         f"`sample_digits` ({settings}) in {'bfloat16 autocast' if has_fast_bf16('cpu') else 'float32'}, channels-last. "

@@ -96,7 +96,7 @@ def processor() -> str:
 
 
 class Page:
-    """The results: printed as they come, and written whole to a file at the end where one is named."""
+    """The results: printed as they come, and written to a file, if one is named, with every part that comes."""
 
     def __init__(self, out: Path | None):
         self.out, self.parts = out, []
@@ -104,11 +104,12 @@ class Page:
     def add(self, part: str) -> None:
         print(f"{part}\n", flush=True)
         self.parts.append(part)
+        if self.out is not None:
+            self.out.parent.mkdir(parents=True, exist_ok=True)
+            self.out.write_text("\n\n".join(self.parts) + "\n", encoding="utf-8")
 
     def close(self) -> None:
         if self.out is not None:
-            self.out.parent.mkdir(parents=True, exist_ok=True)
-            self.out.write_text("\n\n".join(self.parts) + "\n")
             print(f"written to {self.out}", file=sys.stderr)
 
 
