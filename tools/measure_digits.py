@@ -1,0 +1,230 @@
+"""Measure digit weights: accuracy, Fréchet distance and nearest training images for guidance of every strength.
+
+    python tools/measure_digits.py                          # the shipped weights: 16 rows, 20 minutes on 2 CPU cores
+    python tools/measure_digits.py --ddpm                   # and the report's sampler, 350 steps: 20 minutes a row
+    python tools/measure_digits.py --quick --per-class 10   # 3 rows of 200 images
+    python tools/measure_digits.py --weights runs/digits/checkpoint.safetensors   # the average of a run so far
+
+Every row is 50 images of each of the 20 classes unless --per-class says otherwise. Rows are kept in --out as they are
+done, and sampled images in --work, so that a run that was stopped goes on where it was, and nothing is done twice. Rows
+of other weights or of another judge in --out give way to the new ones. Prints the rows as a Markdown table.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dlcv_diffusion.data.digits import load_digits
+from dlcv_diffusion.device import best_device
+from dlcv_diffusion.digits import SamplingConfig, hw2_labels, sample_digits
+from dlcv_diffusion.errors import UserError
+from dlcv_diffusion.evaluation.digits import DigitsReport, evaluate_digits
+from dlcv_diffusion.evaluation.judge import JUDGE
+from dlcv_diffusion.evaluation.measured import MEASURED
+from dlcv_diffusion.files import atomic_write
+from dlcv_diffusion.models.registry import load_model, load_state, read_tensors, shipped_weights
+from dlcv_diffusion.training.recipes import digits_recipe
+
+CACHE = os.environ.get("DLCV_CACHE", str(Path.home() / ".cache" / "dlcv_diffusion"))
+WEIGHTS = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0)
+INTERVALS = ((0.1, 1.0), (0.2, 1.0), (0.2, 2.0), (0.3, 3.0), (0.5, 6.0))
+"""Noise levels σ between which guidance is tried; the schedule of T = 350 goes from 0.01 to 5.8."""
+
+
+def rows(args: argparse.Namespace) -> Iterator[SamplingConfig]:
+    """The settings to measure, most telling first."""
+    few = {"sampler": "dpm_solver", "steps": args.steps}
+    chosen = tuple(args.interval)
+    if args.quick:
+        yield from (SamplingConfig(**few, w=0.0), SamplingConfig(**few, w=2.0))
+        yield SamplingConfig(**few, w=2.0, interval=chosen)
+    else:
+        yield from (SamplingConfig(**few, w=w) for w in WEIGHTS)
+        yield from (SamplingConfig(**few, w=2.0, interval=interval) for interval in INTERVALS)
+        yield from (SamplingConfig(**few, w=w, interval=chosen) for w in WEIGHTS if w)
+    if args.ddpm:
+        yield SamplingConfig(sampler="ddpm", steps=None, w=2.0)
+        yield SamplingConfig(sampler="ddpm", steps=None, w=2.0, interval=chosen)
+
+
+def load_weights(name_or_path: str, preset: str) -> nn.Module:
+    """Shipped weights by name, a model file, or the averaged weights of a run's checkpoint so far."""
+    path = shipped_weights().get(name_or_path, Path(name_or_path))
+    tensors, header = read_tensors(path)
+    if "checkpoint" not in header:
+        model = load_model(path)
+        model.metadata = {**model.metadata, "fingerprint": fingerprint(model.state_dict())}
+        return model
+    model = digits_recipe(preset).build()  # a checkpoint does not say which network it is of
+    average = {k.removeprefix("ema.module."): v for k, v in tensors.items() if k.startswith("ema.module.")}
+    load_state(model, average, path)
+    facts = header["checkpoint"]["facts"]
+    model.metadata = {**facts, "step": header["checkpoint"]["step"], "fingerprint": fingerprint(model.state_dict())}
+    return model.eval()
+
+
+def fingerprinted(model: nn.Module) -> dict[str, Any]:
+    """Which weights these are, and after how many steps, if they are of a run that is not over."""
+    return {k: model.metadata[k] for k in ("fingerprint", "step") if k in model.metadata}
+
+
+def fingerprint(state: Mapping[str, Tensor]) -> str:
+    """Twelve hexadecimal figures that tell these weights from all others."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def samples(model: nn.Module, config: SamplingConfig, args: argparse.Namespace) -> tuple[Tensor, Tensor, float]:
+    """Images, labels and the seconds they took; kept batch by batch in `args.work`."""
+    labels = hw2_labels(args.per_class)
+    key = [model.metadata["fingerprint"], asdict(config), args.per_class, args.seed]
+    folder = args.work / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
+    images, seconds = [], 0.0
+    for first in range(0, len(labels), args.batch_size):
+        part = range(first, min(first + args.batch_size, len(labels)))
+        kept = folder / f"{first:06d}_{len(part)}.npz"
+        if not kept.exists():
+            begun = time.perf_counter()
+            seeds = [args.seed + i for i in part]
+            batch = sample_digits(model, [labels[i] for i in part], seeds, config, device=args.device)
+            with atomic_write(kept) as temporary, open(temporary, "wb") as file:
+                np.savez(file, images=batch.numpy(), seconds=time.perf_counter() - begun)
+        with np.load(kept) as file:
+            images.append(torch.from_numpy(file["images"]))
+            seconds += float(file["seconds"])
+    return torch.cat(images), torch.tensor(labels), seconds
+
+
+def load_data(folder: Path) -> dict[str, tuple[Tensor, Tensor]] | None:
+    """Training and held-out images for the nearest neighbours, or None where they are not at hand."""
+    if not (folder / "digits_train.npz").exists():
+        return None
+    training, held_out = (load_digits(folder, split=split) for split in ("train", "held_out"))
+    thin = slice(None, None, max(1, len(held_out) // 1000))  # 1,000 are enough of a yardstick
+    return {
+        "training": (training.images, training.labels),
+        "held_out": (held_out.images[thin], held_out.labels[thin]),
+    }
+
+
+def result(model: nn.Module, config: SamplingConfig, report: DigitsReport, seconds: float, args: Any) -> dict[str, Any]:
+    """One row of the results file."""
+    return {
+        "weights": fingerprinted(model),
+        "judge": args.judge_fingerprint,
+        "sampler": config.sampler,
+        "steps": config.steps or model.timesteps,
+        "w": config.w,
+        "interval": list(config.interval) if config.interval else None,
+        "signal_leak": config.signal_leak,
+        "per_class": args.per_class,
+        "seed": args.seed,
+        "seconds": round(seconds, 1),
+        "halves": _rounded(report.as_dict()),
+    }
+
+
+KEY = ("weights", "judge", "sampler", "steps", "w", "interval", "signal_leak", "per_class", "seed")
+
+
+def markdown(results: list[dict[str, Any]]) -> str:
+    """The rows as a table: accuracy and Fréchet ratio of both halves."""
+    lines = [
+        "| sampler | steps | w | guided where σ in | accuracy MNIST-M | street | Fréchet ratio MNIST-M | street |",
+        "| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for row in results:
+        first, second = row["halves"]["mnistm"], row["halves"]["svhn"]
+        interval = "all" if row["interval"] is None else "[{:g}, {:g}]".format(*row["interval"])
+        accuracies = f"{100 * first['accuracy']:.1f} % | {100 * second['accuracy']:.1f} %"
+        ratios = " | ".join("–" if h["frechet_ratio"] is None else f"{h['frechet_ratio']:.1f}" for h in (first, second))
+        name = {"dpm_solver": "DPM-Solver++", "ddpm": "DDPM", "ddim": "DDIM"}[row["sampler"]]
+        lines.append(
+            f"| {name} | {row['steps']} | {row['w']:g} | {interval if row['w'] else '–'} | {accuracies} | {ratios} |"
+        )
+    return "\n".join(lines)
+
+
+def _rounded(value: Any) -> Any:
+    """Floats to five places, NaN to null: strict JSON that reads well in a diff."""
+    if isinstance(value, float):
+        return None if value != value else round(value, 5)
+    if isinstance(value, dict):
+        return {k: _rounded(v) for k, v in value.items()}
+    return [_rounded(v) for v in value] if isinstance(value, list) else value
+
+
+def write_json(path: Path, results: list[dict[str, Any]]) -> None:
+    """One row a line, so that a changed row is one changed line."""
+    text = "[\n" + ",\n".join(json.dumps(row) for row in results) + "\n]\n"
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--weights", default="digits", help="a name of shipped weights, a model file or a run's checkpoint"
+    )
+    parser.add_argument("--preset", default="small", help="the network of a checkpoint: report, small or tiny")
+    parser.add_argument("--steps", default=20, type=int, help="of DPM-Solver++")
+    parser.add_argument(
+        "--interval", default=(0.2, 2.0), nargs=2, type=float, metavar=("LO", "HI"), help="for the sweep over w"
+    )
+    parser.add_argument("--quick", action="store_true", help="three rows only")
+    parser.add_argument("--ddpm", action="store_true", help="the report's sampler too, all timesteps")
+    parser.add_argument("--per-class", default=50, type=int)
+    parser.add_argument("--seed", default=0, type=int, help="of the first image; the others count on from it")
+    parser.add_argument("--batch-size", default=100, type=int)
+    parser.add_argument("--threads", default=torch.get_num_threads(), type=int)
+    parser.add_argument("--device", default=None)
+    parser.add_argument("--data", default=CACHE, type=Path, help="of the training data, for the nearest neighbours")
+    parser.add_argument("--no-neighbours", action="store_true")
+    parser.add_argument("--work", default=Path("runs/measure"), type=Path, help="where sampled images are kept")
+    parser.add_argument("--out", default=MEASURED, type=Path, help="JSON, which notebooks read")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    args.device = args.device or best_device()
+    args.judge_fingerprint = fingerprint(read_tensors(JUDGE)[0])
+
+    model = load_weights(args.weights, args.preset)
+    data = None if args.no_neighbours else load_data(args.data)
+    if data is None:
+        print(f"no training data in '{args.data}': the nearest training images are left out")
+    results = json.loads(args.out.read_text(encoding="utf-8")) if args.out.exists() else []
+    current = {"weights": fingerprinted(model), "judge": args.judge_fingerprint}
+    results = [row for row in results if all(row[k] == v for k, v in current.items())]
+    done = {json.dumps([row[k] for k in KEY]): row for row in results}
+    shown = []
+    for config in rows(args):
+        empty = result(model, config, DigitsReport(), 0.0, args)
+        key = json.dumps([empty[k] for k in KEY])
+        if key not in done:
+            images, labels, seconds = samples(model, config, args)
+            report = evaluate_digits(images, labels, **(data or {}))
+            print(f"{config}: {seconds:.0f} s\n{report}", flush=True)
+            done[key] = result(model, config, report, seconds, args)
+            results.append(done[key])
+            write_json(args.out, results)
+        shown.append(done[key])
+    print(markdown(shown))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from None
