@@ -61,10 +61,11 @@ class NoiseStream:
 
 def _draw(generators: Sequence[torch.Generator], shape: Sequence[int], device: torch.device) -> Tensor:
     # Pinned memory lets the copy to a GPU run while the CPU draws on; it changes no number.
-    noise = torch.empty((len(generators), *shape), pin_memory=device.type == "cuda")
+    pinned = device.type == "cuda"
+    noise = torch.empty((len(generators), *shape), pin_memory=pinned)
     for image, generator in zip(noise, generators, strict=True):
         image.normal_(generator=generator)
-    return noise.to(device, non_blocking=True)
+    return noise.to(device, non_blocking=pinned)
 
 
 def _checked(seeds: Iterable[int], count: int | None = None) -> list[int]:

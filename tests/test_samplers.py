@@ -122,6 +122,7 @@ def test_ddim_with_the_courses_first_timestep_is_diffusers():
     assert_same(ddim(curved, x_T(), schedule, steps=timesteps, final_alpha="first"), scheduler, timesteps)
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' own
 @pytest.mark.parametrize("final_alpha, sigmas_type", [("one", "zero"), ("first", "sigma_min")])
 @pytest.mark.parametrize("lower_order_final", [True, False])
 @pytest.mark.parametrize("clip_x0", [None, 1.0])
@@ -340,6 +341,16 @@ def test_image_i_depends_on_seed_i_alone(sample):
     torch.testing.assert_close(run([5]), whole[5:6], atol=1e-6, rtol=0)
     torch.testing.assert_close(run([63, 5, 17]), whole[[63, 5, 17]], atol=1e-6, rtol=0)
     assert (run([64]) - whole).abs().amax((1, 2, 3)).min() > 0.1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("sample", STOCHASTIC.values(), ids=STOCHASTIC)
+def test_a_gpu_draws_the_same_picture(sample):
+    def denoise(x, t):
+        return x / (1 + x * x) + 0.001 * t.reshape(-1, 1, 1, 1)
+
+    cpu, gpu = (last(sample(denoise, x_T().to(device), [1, 2])).x for device in ("cpu", "cuda"))
+    torch.testing.assert_close(gpu.cpu(), cpu, atol=1e-5, rtol=0)
 
 
 def test_sampling_leaves_the_global_generator_alone():
