@@ -19,8 +19,8 @@ Row = Mapping[str, Any]
 
 
 def measured_digits(path: str | Path = MEASURED) -> list[Row]:
-    """The rows of measurements, each with `sampler`, `steps`, `w`, `interval` (noise levels, or None), `per_class`,
-    `seconds` and `halves`: "mnistm" and "svhn", each what a `HalfReport` holds, as plain JSON.
+    """The rows of measurements, each with `sampler`, `steps`, `w`, `interval` (noise levels, or None), `signal_leak`,
+    `per_class`, `seconds` and `halves`: "mnistm" and "svhn", each what a `HalfReport` holds, as plain JSON.
 
     Raises `UserError` where the file is missing or is none of ours.
 
@@ -52,6 +52,7 @@ def guidance_sweep(
 
     - intervals: the noise levels within which guidance acts, None for all of them, by the name that is put behind the
       half's; all of them alone by default. w = 0 has no guidance to limit, and is the same in each.
+    - Rows of samples that were started from N(0, I), without the signal leak, are left out.
     - Returns `w`, ascending; `accuracy` and `distance` by name, one value for each w, NaN where nothing was measured.
       The distance is a multiple of the one between two sets of real images.
 
@@ -65,7 +66,9 @@ def guidance_sweep(
         (row["w"], None if row["w"] == 0 else name): row["halves"]
         for row in rows
         for name, levels in wanted.items()
-        if row["sampler"] == sampler and row["interval"] == (levels if row["w"] else None)
+        if row["sampler"] == sampler
+        and row.get("signal_leak", True)
+        and row["interval"] == (levels if row["w"] else None)
     }
     if not found:
         raise UserError(f"nothing was measured with sampler '{sampler}' and guidance in {list(wanted.values())}")
