@@ -1,6 +1,6 @@
 """Measure digit weights: accuracy, Fréchet distance and nearest training images for guidance of every strength.
 
-    python tools/measure_digits.py                          # the shipped weights: 16 rows, 20 minutes on 2 CPU cores
+    python tools/measure_digits.py                          # the shipped weights: 18 rows, 30 minutes on 2 CPU cores
     python tools/measure_digits.py --ddpm                   # and the report's sampler, 350 steps: 20 minutes a row
     python tools/measure_digits.py --quick --per-class 10   # 3 rows of 200 images
     python tools/measure_digits.py --weights runs/digits/checkpoint.safetensors   # the average of a run so far
@@ -52,6 +52,7 @@ def rows(args: argparse.Namespace) -> Iterator[SamplingConfig]:
         yield from (SamplingConfig(**few, w=w) for w in WEIGHTS)
         yield from (SamplingConfig(**few, w=2.0, interval=interval) for interval in INTERVALS)
         yield from (SamplingConfig(**few, w=w, interval=chosen) for w in WEIGHTS if w)
+        yield from (SamplingConfig(**few, w=w, signal_leak=False) for w in (0.0, 2.0))
     if args.ddpm:
         yield SamplingConfig(sampler="ddpm", steps=None, w=2.0)
         yield SamplingConfig(sampler="ddpm", steps=None, w=2.0, interval=chosen)
@@ -141,10 +142,10 @@ KEY = ("weights", "judge", "sampler", "steps", "w", "interval", "signal_leak", "
 
 
 def markdown(results: list[dict[str, Any]]) -> str:
-    """The rows as a table: accuracy and Fréchet ratio of both halves."""
+    """The rows as a table: accuracy and Fréchet ratio (1: as real images) of both halves."""
     lines = [
-        "| sampler | steps | w | guided where σ in | accuracy MNIST-M | street | Fréchet ratio MNIST-M | street |",
-        "| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: |",
+        "| sampler | steps | w | guided where σ in | start | accuracy MNIST-M | street | Fréchet MNIST-M | street |",
+        "| --- | ---: | ---: | --- | --- | ---: | ---: | ---: | ---: |",
     ]
     for row in results:
         first, second = row["halves"]["mnistm"], row["halves"]["svhn"]
@@ -152,9 +153,9 @@ def markdown(results: list[dict[str, Any]]) -> str:
         accuracies = f"{100 * first['accuracy']:.1f} % | {100 * second['accuracy']:.1f} %"
         ratios = " | ".join("–" if h["frechet_ratio"] is None else f"{h['frechet_ratio']:.1f}" for h in (first, second))
         name = {"dpm_solver": "DPM-Solver++", "ddpm": "DDPM", "ddim": "DDIM"}[row["sampler"]]
-        lines.append(
-            f"| {name} | {row['steps']} | {row['w']:g} | {interval if row['w'] else '–'} | {accuracies} | {ratios} |"
-        )
+        settings = f"{name} | {row['steps']} | {row['w']:g} | {interval if row['w'] else '–'}"
+        start = "a mean colour" if row["signal_leak"] else "N(0, I)"
+        lines.append(f"| {settings} | {start} | {accuracies} | {ratios} |")
     return "\n".join(lines)
 
 

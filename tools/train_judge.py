@@ -182,7 +182,7 @@ def main() -> None:
     for half, name in enumerate(HALVES):
         held_out = half_of(args.data, "held_out", half)
         right = judge.read(held_out.images, half)[0] == held_out.labels
-        reached[name] = right.float().mean().item()
+        reached[name] = round(right.float().mean().item(), 4)
         per_class[name] = [round(right[held_out.labels == digit].float().mean().item(), 4) for digit in range(10)]
         facts[name]["held_out"] = len(held_out)
         print(f"{name}: {reached[name]:.4f} of {len(held_out)} held-out images; a digit: {per_class[name]}")
