@@ -3,10 +3,13 @@
 import json
 import math
 
+import numpy as np
 import pytest
+from make_milestones import LABELS, main
+from PIL import Image
 
 from dlcv_diffusion import UserError
-from dlcv_diffusion.evaluation.measured import MEASURED, guidance_sweep, measured_digits
+from dlcv_diffusion.evaluation.measured import MEASURED, guidance_sweep, measured_digits, milestones
 from dlcv_diffusion.figures import trade_off_plot
 
 
@@ -66,3 +69,41 @@ def test_the_shipped_measurements_are_of_one_set_of_weights_and_hold_the_sweep()
     rows = measured_digits()
     assert len({row["weights"]["fingerprint"] for row in rows}) == 1
     assert {0.0, 2.0, 6.0} <= set(guidance_sweep(rows)["w"])
+
+
+def preview(path, first, gap=2):
+    """A preview as training writes it: 10 rows of digits, 2 · 6 columns; cell (r, c) is all `first` + 12 r + c."""
+    sheet = np.zeros((10 * (28 + gap) + gap, 12 * (28 + gap) + gap, 3), np.uint8)
+    for r in range(10):
+        for c in range(12):
+            top, left = gap + r * (28 + gap), gap + c * (28 + gap)
+            sheet[top : top + 28, left : left + 28] = first + 12 * r + c
+    Image.fromarray(sheet).save(path)
+
+
+@pytest.mark.parametrize("gap", [1, 2])
+def test_milestones_are_packed_from_previews_and_read_back(tmp_path, monkeypatch, gap):
+    for number, step in enumerate((500, 700, 1000, 1234)):
+        preview(tmp_path / f"step_{step:06d}.png", number, gap)
+    out = tmp_path / "film.png"
+    monkeypatch.setattr("sys.argv", ["make_milestones.py", str(tmp_path), "--out", str(out)])
+    main()
+    steps, labels, images = milestones(out)
+    assert steps == [500, 1000, 1234] and labels == list(LABELS)
+    assert images.shape == (3, len(LABELS), 3, 28, 28)
+    expected = [12 * (label % 10) + 6 * (label // 10) + place % 6 for place, label in enumerate(LABELS)]
+    assert images[0].float().mean((1, 2, 3)).tolist() == expected
+    assert images[2].float().mean((1, 2, 3)).tolist() == [value + 3 for value in expected]
+
+
+def test_other_pictures_are_no_milestones(tmp_path):
+    Image.new("RGB", (28, 28)).save(tmp_path / "a.png")
+    for name in ("a.png", "none.png"):
+        with pytest.raises(UserError, match="no milestones"):
+            milestones(tmp_path / name)
+
+
+def test_the_shipped_milestones():
+    steps, labels, images = milestones()
+    assert steps == sorted(steps) and len(steps) >= 4
+    assert images.shape == (len(steps), len(labels), 3, 28, 28)

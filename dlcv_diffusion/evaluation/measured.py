@@ -1,4 +1,5 @@
-"""What was measured of the shipped digits on whole sets of samples, so that a notebook can show it without the hours.
+"""What was measured of the shipped digits on whole sets of samples, and what they drew while they were trained, so that
+a notebook can show it without the hours.
 
 `tools/measure_digits.py --out dlcv_diffusion/assets/digits_measured.json` writes the file: one row for each setting.
 """
@@ -9,11 +10,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
 from ..errors import UserError
 from ..models.registry import ASSETS
 from .digits import HALF_NAMES
 
 MEASURED = ASSETS / "digits_measured.json"
+MILESTONES = ASSETS / "digits_milestones.png"
 
 Row = Mapping[str, Any]
 
@@ -80,6 +87,30 @@ def guidance_sweep(
             accuracy[half_name + name] = [_value(there, half, "accuracy") for there in halves]
             distance[half_name + name] = [_value(there, half, "frechet_ratio") for there in halves]
     return {"w": weights, "accuracy": accuracy, "distance": distance}
+
+
+def milestones(path: str | Path = MILESTONES) -> tuple[list[int], list[int], Tensor]:
+    """Steps, labels, and images uint8 (steps, labels, 3, 28, 28): what the shipped weights drew as they were trained.
+
+    Each label has its own noise, the same at every step: 12 steps of DPM-Solver++, w = 2, by the averaged weights.
+    `tools/make_milestones.py` makes the file from the previews of a training run.
+
+    Raises `UserError` where the file is missing or is none of ours.
+
+    >>> steps, labels, images = milestones()
+    >>> images.shape[:2] == (len(steps), len(labels))
+    True
+    """
+    path = Path(path)
+    try:
+        with Image.open(path) as image:
+            facts = json.loads(image.info["Facts"])
+            sheet = np.array(image.convert("RGB"))
+        size = (len(facts["steps"]), 28, len(facts["labels"]), 28, 3)
+        tiles = torch.from_numpy(sheet.reshape(size)).permute(0, 2, 4, 1, 3)
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"no milestones at '{path}'; make them with tools/make_milestones.py") from error
+    return facts["steps"], facts["labels"], tiles.contiguous()
 
 
 def _value(halves: Mapping[str, Mapping[str, Any]], half: str, name: str) -> float:
