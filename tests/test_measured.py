@@ -62,6 +62,8 @@ def test_what_was_not_measured_is_an_error_or_a_gap():
         guidance_sweep(ROWS, sampler="ddim")
     sweep = guidance_sweep([*ROWS, row(4.0)], {"": None, ", limited": (0.2, 2.0)})
     assert math.isnan(sweep["accuracy"]["MNIST-M, limited"][2])
+    lines = {line.get_label(): line for line in trade_off_plot(**sweep).axes[0].lines}
+    assert list(lines["MNIST-M, limited"].get_xdata()) == [0, 2] and list(lines["MNIST-M"].get_xdata()) == [0, 2, 4]
 
 
 @pytest.mark.skipif(not MEASURED.exists(), reason="nothing was measured yet")

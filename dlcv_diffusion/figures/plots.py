@@ -104,8 +104,8 @@ def trade_off_plot(
     against w.
 
     - w: the guidance weights.
-    - accuracy, distance: by name, e.g. of each half of the digits, one value for each w. Accuracies are
-      shares, 0 … 1.
+    - accuracy, distance: by name, e.g. of each half of the digits, one value for each w, NaN where nothing
+      was measured. Accuracies are shares, 0 … 1.
     - chosen: the w that is used elsewhere; a line marks it.
     - marks: horizontal lines by name in the panel of distances, e.g. `{"two real halves": 1.0}`.
 
@@ -120,8 +120,9 @@ def trade_off_plot(
         fig, (left, right) = _page(280, 2, caption, facts)
         for axes, curves, scale in ((left, accuracy, 100), (right, distance, 1)):
             for number, (name, values) in enumerate(curves.items()):
-                marker = MARKERS[number % len(MARKERS)]
-                axes.plot(w, np.asarray(values, dtype=float) * scale, marker=marker, label=name)
+                weights, values = np.asarray(w, dtype=float), np.asarray(values, dtype=float) * scale
+                there = ~np.isnan(values)
+                axes.plot(weights[there], values[there], marker=MARKERS[number % len(MARKERS)], label=name)
             if chosen is not None:
                 axes.axvline(chosen, color="#666666", linewidth=0.8, linestyle=":")
                 axes.annotate(f"w = {chosen:g}", (chosen, 0.02), (3, 0), size=7.5, color="#444444",
