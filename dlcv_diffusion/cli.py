@@ -42,10 +42,7 @@ app.add_typer(grade_app, name="grade")
 
 Weights = Annotated[str, typer.Option(help="shipped weights by name, or a .safetensors file")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the best there is by default")]
-Seed = Annotated[
-    int,
-    typer.Option(help="the first image's seed; the following images take the following seeds", min=0, max=2**32 - 1),
-]
+MAX_SEED = 2**32 - 1
 
 
 def main() -> None:
@@ -90,7 +87,7 @@ def train_digits(
     batch_size: Annotated[int | None, typer.Option(help="instead of the preset's, over all processes", min=1)] = None,
     lr: Annotated[float | None, typer.Option(help="instead of the preset's peak learning rate")] = None,
     seed: Annotated[
-        int, typer.Option(help="of the initial weights, the order of the images, and the noise", min=0, max=2**32 - 1)
+        int, typer.Option(help="of the initial weights, the order of the images, and the noise", min=0, max=MAX_SEED)
     ] = 0,
     precision: Annotated[str | None, typer.Option(help="no (float32), bf16 or fp16")] = None,
     device: Device = None,
@@ -148,7 +145,9 @@ def sample_digits(
     ] = None,
     signal_leak: Annotated[bool, typer.Option(help="start with the trace of a mean colour, as training did")] = True,
     count: Annotated[int, typer.Option(help="images of each class", min=1)] = 50,
-    seed: Seed = 0,
+    seed: Annotated[
+        int, typer.Option(help="image k of the class c takes SEED + 20·k + c, both from 0", min=0, max=MAX_SEED)
+    ] = 0,
     batch_size: Annotated[int | None, typer.Option(help="images at a time, by default as many as fit", min=1)] = None,
     device: Device = None,
 ) -> None:
@@ -182,7 +181,9 @@ def grade_digits(
 def figures(
     out: Annotated[Path, typer.Option(help="folder for the PNG files")] = Path("figures"),
     weights: Weights = "digits",
-    seed: Seed = 0,
+    seed: Annotated[
+        int, typer.Option(help="of the first column; the next columns take the next seeds", min=0, max=MAX_SEED)
+    ] = 0,
     device: Device = None,
 ) -> None:
     """Draw the report's figures."""

@@ -58,18 +58,24 @@ def prepare(
 ) -> nn.Module:
     """The model on its device, laid out and compiled for speed; the numbers stay the same up to float error.
 
-    - device: `best_device()` by default.
+    - device: cpu, cuda, cuda:1, mps (or xpu); `best_device()` by default.
     - channels_last: NHWC weights, which convolutions in bfloat16 want; by default where `has_fast_bf16`.
     - compile: True for `torch.compile(model)`, or the name of one of its modes. Compiling takes from seconds
       to a minute and pays for long runs. Under "reduce-overhead" (CUDA graphs) the next call overwrites the
       last output: go through `guided`, which makes a new one, or clone it.
 
-    Raises `UserError` for a device that this machine does not have.
+    Raises `UserError` for a device of another kind, and for one that this machine does not have.
 
     >>> model = prepare(load_model("digits"))   # doctest: +SKIP
     """
+    choose = f"cannot use device '{device}'; choose cpu, cuda, cuda:1 or mps"
     try:
         device = torch.device(device or best_device())
+    except RuntimeError as error:
+        raise UserError(choose) from error
+    if device.type not in ("cpu", "cuda", "mps", "xpu") or (device.type in ("cpu", "mps") and device.index):
+        raise UserError(choose)
+    try:
         model = model.to(device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"cannot use device '{device}': {str(error).splitlines()[0]}") from error

@@ -14,7 +14,7 @@ from .errors import UserError
 from .files import staging_folder
 from .guidance import Guided, guided
 from .noise import seeded_noise
-from .samplers import Step, ddim, ddpm, dpm_solver, last
+from .samplers import Step, ddim, ddpm, dpm_solver
 from .schedule import NoiseSchedule
 from .signal_leak import SignalLeak
 
@@ -275,7 +275,8 @@ def overview_figure(
 ):
     """All 20 classes at once, from the noise (top) to the finished digits (bottom): the README's picture.
 
-    Column i shows label i with the i-th seed; the rows between are predicted x0 at equal distances in steps.
+    Column i shows label i with the i-th seed; the rows between are predicted x0 at equal distances in steps, and the
+    last row is the result.
 
     >>> overview_figure(load_model("digits")).savefig("overview.png")   # doctest: +SKIP
     """
@@ -287,10 +288,12 @@ def overview_figure(
     model = devices.prepare(model, device, channels_last=True)
     steps = list(config.run(model, labels, seeds, next(model.parameters()).device))
     chosen = np.linspace(0, len(steps) - 1, rows - 1).round().astype(int)
-    frames = [config.start(model, labels, seeds), *(steps[i].x0.cpu() for i in chosen)]
-    names = ["noise", *(f"t = {steps[i].t}" for i in chosen)]
+    between = [steps[i] for i in chosen[:-1]]
+    frames = [config.start(model, labels, seeds), *(step.x0.cpu() for step in between), steps[-1].x.cpu()]
+    names = ["noise", *(f"t = {step.t}" for step in between), "result"]
+    title = f"{half_name(model, 0)} 0–9, then {half_name(model, 1)} 0–9"
     facts = _facts(model, config, seeds)
-    return image_grid(torch.stack(frames), names, [str(label % 10) for label in labels], facts=facts)
+    return image_grid(torch.stack(frames), names, [str(label % 10) for label in labels], title, facts=facts)
 
 
 def half_name(model: nn.Module, half: int) -> str:
@@ -335,15 +338,18 @@ def _facts(model: nn.Module, config: SamplingConfig, seeds: Sequence[int]) -> di
 
 
 __all__ = [
+    "HALVES",
     "REPORT",
     "SamplingConfig",
     "grid_figure",
+    "half_name",
     "hw2_labels",
-    "last",
-    "overview_figure",
+    "image_size",
     "overview_figure",
     "sample_digits",
+    "schedule_of",
     "strip_figure",
+    "to_uint8",
     "write_digit_figures",
     "write_hw2_digits",
 ]

@@ -32,6 +32,8 @@ Denoiser = Callable[[Tensor, Tensor], Tensor]
 Noise = Callable[[Tensor], Tensor]
 Clip = float | Callable[[Tensor], Tensor] | None
 
+NO_STEPS = "there are no steps to take an image from; a sampler can be run only once"
+
 
 class Step(NamedTuple):
     """One step of a sampler, from x_t to x_{t_prev}, where t_prev is the next timestep that it visits.
@@ -222,7 +224,7 @@ def last(steps: Iterable[Step]) -> Step:
     """
     final = deque(steps, maxlen=1)
     if not final:
-        raise UserError("there are no steps to take the last of; a sampler can be run only once")
+        raise UserError(NO_STEPS)
     return final.pop()
 
 
@@ -237,7 +239,7 @@ def frames(
     - start: x_T, to have it as the first frame, one timestep above the first step. Nothing has been asked of
       the network there: its eps is x_T itself, its x0 is zero.
 
-    Raises `UserError` for a timestep that the sampler does not visit.
+    Raises `UserError` for a timestep that the sampler does not visit, and for a sampler that has been run already.
 
     >>> steps = ddpm(denoise, x_T, schedule, seeds=[0])             # doctest: +SKIP
     >>> strip = frames(steps, at=[349, 140, 84, 42, 14, 0])         # doctest: +SKIP
@@ -249,6 +251,8 @@ def frames(
         for t in at:
             if t not in best or abs(step.t - t) < abs(best[t].t - t):
                 best[t] = step
+    if not visited:
+        raise UserError(NO_STEPS)
     missed = [t for t in at if t not in visited]
     if missed and not nearest:
         raise UserError(f"the sampler does not visit t = {missed} but {visited}; or choose nearest=True")

@@ -1,7 +1,7 @@
 """The noise schedule: how much of the image is left at each timestep.
 
-Symbols as in DDPM (Ho, Jain, Abbeel 2020, arXiv 2006.11239), with timesteps counted from 0: our t is the
-paper's t + 1.
+Symbols as in DDPM (Ho, Jain, Abbeel 2020, arXiv 2006.11239), with timesteps counted from 0: the
+paper's t is our t + 1.
 
     β_t               `betas`       variance added at t
     α_t = 1 − β_t     `alphas`
@@ -13,6 +13,7 @@ paper's t + 1.
 """
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,10 @@ class NoiseSchedule:
 
     def __init__(self, betas: Sequence[float] | Tensor, config: Mapping[str, Any] | None = None):
         """betas: T numbers in (0, 1), the first timestep's first. Raises `UserError` for others."""
-        self.betas = torch.as_tensor(betas, dtype=torch.float64, device="cpu")
+        try:
+            self.betas = torch.as_tensor(betas, dtype=torch.float64, device="cpu")
+        except (TypeError, ValueError, RuntimeError) as error:  # words, nothing, lists of several lengths
+            raise UserError("a noise schedule needs a list of betas, each of them a number between 0 and 1") from error
         if self.betas.ndim != 1 or len(self.betas) == 0 or not ((self.betas > 0) & (self.betas < 1)).all():
             raise UserError("a noise schedule needs a list of betas, each of them between 0 and 1")
         self.config = dict(config or {"schedule": "betas", "betas": self.betas.tolist()})
@@ -153,7 +157,7 @@ class NoiseSchedule:
 
         Raises `UserError` for an int t outside [0, T).
         """
-        if isinstance(t, int) and not 0 <= t < self.T:
+        if isinstance(t, Integral) and not 0 <= t < self.T:
             raise UserError(f"timestep {t} is not on this schedule; timesteps run from 0 to {self.T - 1}")
         key = (x.device, torch.promote_types(x.dtype, torch.float32))
         if key not in self._tables:

@@ -130,7 +130,7 @@ def damaged(folder, kind):
 
 KINDS = {
     "missing": "no weights at",
-    "folder": "no weights at",
+    "folder": "is a folder; give the .safetensors file in it",
     "empty": "not a whole safetensors file",
     "short": "not a whole safetensors file",
     "stub": "not a whole safetensors file",
@@ -153,6 +153,12 @@ def test_what_is_no_model_is_told_in_one_sentence(tmp_path, kind):
     with pytest.raises(UserError, match=KINDS[kind]) as error:
         load_model(path)
     assert kind in one_sentence(error) or kind.startswith(("unknown", "other settings"))
+
+
+def test_only_shipped_models_are_suggested():
+    for name, words in (("digit", "no weights at 'digit'"), ("digits_judge", "'digits_judge' is shipped .* no model")):
+        with pytest.raises(UserError, match=f"^{words}.*; give a .safetensors file or one of: digits$"):
+            load_model(name)
 
 
 def test_a_pt_file_is_pointed_to_the_converter(tmp_path):

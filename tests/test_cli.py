@@ -171,17 +171,18 @@ TRAIN = "train digits --preset tiny --data digits.npz --device cpu --out run"
 BAD = {
     # sample
     "sample digits out --weights none.safetensors": "no weights at 'none.safetensors'",
-    "sample digits out --weights digit": "no weights at 'digit'; give a .safetensors file or one of: digits",
+    "sample digits out --weights digit": "no weights at 'digit'; give a .safetensors file or one of: digits\n",
+    "sample digits out --weights digits_judge": "'digits_judge' is shipped with the package, but no model",
     "sample digits out --weights short.safetensors": "not a whole safetensors file",
     "sample digits out --weights words.txt": "not a whole safetensors file",
-    "sample digits out --weights folder": "no weights at 'folder'",
+    "sample digits out --weights folder": "'folder' is a folder; give the .safetensors file in it",
     "sample digits out --weights other.safetensors": "draws images of 3×8×8",
     "sample digits out --weights ten.safetensors": "label 10 is out of range; labels run from 0 to 9|out of range",
     "sample digits words.txt WEIGHTS": "cannot write 'words.txt",
     "sample digits words.txt/out WEIGHTS": "cannot write 'words.txt/out",
     "sample digits out WEIGHTS --sampler euler": "unknown sampler 'euler'; choose one of dpm_solver, ddim, ddpm",
     "sample digits out WEIGHTS --device cuda:99": "cannot use device 'cuda:99'",
-    "sample digits out WEIGHTS --device gpu": "cannot use device 'gpu'",
+    "sample digits out WEIGHTS --device gpu": "cannot use device 'gpu'; choose cpu, cuda, cuda:1 or mps",
     "sample digits out WEIGHTS --steps -3": "Invalid value for '--steps'",
     "sample digits out WEIGHTS --steps 21": "cannot take 21 steps",
     "sample digits out WEIGHTS --count 0": "Invalid value for '--count'",
@@ -206,7 +207,7 @@ BAD = {
     "convert report.pt folder": "cannot write 'folder': Is a directory",
     "convert report.pt new.safetensors --timesteps 0": "Invalid value for '--timesteps'",
     # grade
-    "grade digits none": "none",
+    "grade digits none": "no such folder: 'none'",
     # train
     "train digits --data none --out run": "no such folder or file: 'none'",
     "train digits --data words.txt --out run": "words.txt",

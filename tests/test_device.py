@@ -49,6 +49,13 @@ def test_compiling_is_asked_for_by_mode(monkeypatch):
     assert asked == [None, "max-autotune"]
 
 
+@pytest.mark.parametrize("device", ["gpu", "meta", "cpu:3", "cpu:x", "mps:1", "hpu", "cuda:"])
+def test_a_device_of_another_kind_is_told_with_those_to_choose(device):
+    with pytest.raises(UserError) as error:
+        prepare(net(), device)
+    assert str(error.value) == f"cannot use device '{device}'; choose cpu, cuda, cuda:1 or mps"
+
+
 @pytest.mark.parametrize("device", ["gpu", "cuda:99"])
 def test_a_device_that_is_not_here_is_told(device):
     with pytest.raises(UserError, match=device):

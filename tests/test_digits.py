@@ -266,9 +266,10 @@ def test_a_grid_has_a_digit_a_row_and_a_noise_a_column(model, drawn):
 def test_the_overview_goes_from_noise_to_all_classes(model, drawn):
     config = SamplingConfig("ddim", 5, signal_leak=False)
     overview_figure(model, config, seeds=range(20), rows=4, device="cpu")
-    shown, names_of_rows, names_of_columns, options = drawn["image_grid"]
+    shown, names_of_rows, names_of_columns, title, options = drawn["image_grid"]
+    assert title == "MNIST-M 0–9, then street digits 0–9"
     assert shown.shape == (4, 20, 3, 28, 28) and torch.equal(shown[0], seeded_noise((20, 3, 28, 28), range(20)))
-    assert names_of_rows == ["noise", "t = 16", "t = 8", "t = 0"] and names_of_columns == [*"0123456789"] * 2
+    assert names_of_rows == ["noise", "t = 16", "t = 8", "result"] and names_of_columns == [*"0123456789"] * 2
     finished = sample_digits(model, range(20), range(20), config, device="cpu")
     assert distance(to_uint8(shown[-1]), finished).max() <= 2
     assert options["facts"]["seeds"] == list(range(20))

@@ -464,6 +464,13 @@ def test_frames_of_a_few_steps():
     ]
     with pytest.raises(UserError, match="no steps"):
         last(iter([]))
+    spent = ddim(curved, x_T(), schedule, **run)
+    last(spent)
+    for options in ({}, {"nearest": True}, {"start": x_T()}):
+        with pytest.raises(UserError, match="no steps .* only once"):
+            frames(spent, at=[0], **options)
+    with pytest.raises(UserError, match="no steps"):
+        frames(spent, at=[], start=x_T())
     with pytest.raises(UserError, match=r"does not visit t = \[349, 120\] but \[300, 200, 100, 0\].*nearest"):
         frames(ddim(curved, x_T(), schedule, **run), at=[349, 120, 0])
 

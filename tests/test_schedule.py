@@ -189,6 +189,9 @@ def test_interval_is_the_noise_levels_asked_for():
         ),
         (lambda: NoiseSchedule.from_config({"schedule": "linear", "steps": 10}), "not a noise schedule"),
         (lambda: NoiseSchedule.from_config({}), "not a noise schedule"),
+        (lambda: NoiseSchedule.from_config({"schedule": "betas", "betas": ["a"]}), "list of betas.*a number"),
+        (lambda: NoiseSchedule.from_config({"schedule": "betas", "betas": None}), "list of betas.*a number"),
+        (lambda: NoiseSchedule.from_config({"schedule": "betas", "betas": [[0.1], [0.1, 0.2]]}), "list of betas"),
         (lambda: NoiseSchedule.linear(350).timesteps(351), "351 steps"),
         (lambda: NoiseSchedule.linear(350).timesteps(0), "0 steps"),
         (lambda: NoiseSchedule.linear(350).timesteps(10, "karras"), "karras"),
@@ -197,6 +200,8 @@ def test_interval_is_the_noise_levels_asked_for():
         (lambda: NoiseSchedule.linear(350).check_timesteps([]), "descend"),
         (lambda: NoiseSchedule.linear(350).interval(50, 60), "noise level"),
         (lambda: NoiseSchedule.linear(350).add_noise(torch.zeros(1), torch.zeros(1), -1), "timestep -1"),
+        (lambda: NoiseSchedule.linear(350).add_noise(torch.zeros(1), torch.zeros(1), np.int64(-1)), "timestep -1"),
+        (lambda: NoiseSchedule.linear(350).add_noise(torch.zeros(1), torch.zeros(1), np.int64(350)), "timestep 350"),
         (lambda: NoiseSchedule.linear(350).predict_x0(torch.zeros(1), torch.zeros(1), 350), "timestep 350"),
     ],
 )

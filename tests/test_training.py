@@ -475,7 +475,10 @@ def test_data_that_do_not_fit_the_model_are_told(tmp_path, images, labels, reaso
         next(train(small_unet(), data, SCHEDULE, TrainConfig(steps=2, batch_size=2), tmp_path, device="cpu"))
 
 
-@pytest.mark.parametrize("device", ["cuda:99", "nonsense", "mps"])
+NO_MPS_HERE = pytest.mark.skipif(torch.backends.mps.is_available(), reason="this machine has MPS")
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "nonsense", pytest.param("mps", marks=NO_MPS_HERE)])
 def test_a_device_that_is_not_here_is_told(tmp_path, device):
     with pytest.raises(UserError, match=f"'{device}'"):
         next(train(small_unet(), small_digits(), SCHEDULE, TrainConfig(steps=2), tmp_path, device=device))

@@ -1,7 +1,8 @@
 """The report's network: a small U-Net with BatchNorm that is told time and label on its way up.
 
-The layout and the parameters' names are those of the public repository byrkbrk/conditional-ddpm (models.py), which
-descends from TeaPearce/Conditional_Diffusion_MNIST, so that weights trained there load here key by key.
+Its layout and its parameters' names follow the public repository byrkbrk/conditional-ddpm (models.py), which descends
+from TeaPearce/Conditional_Diffusion_MNIST, so that weights trained there load here key by key. Only these are shared,
+for compatibility: the code is written anew here.
 """
 
 import torch

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -26,6 +27,16 @@ ASSETS = Path(__file__).parent.parent / "assets"
 def shipped_weights() -> dict[str, Path]:
     """Names and files of the weights inside the package, e.g. `{"digits": …/assets/digits.safetensors}`."""
     return {path.stem: path for path in sorted(ASSETS.glob("[!.]*.safetensors"))}
+
+
+def _give_weights() -> str:
+    """What to do instead: a file, or the names of the shipped weights that are models and can be read."""
+    names = []
+    for name, path in shipped_weights().items():
+        with suppress(UserError):
+            if path.is_file() and "model" in read_header(path):
+                names.append(name)
+    return f"give a .safetensors file{' or one of: ' + ', '.join(names) if names else ''}"
 
 
 def build_model(name: str, config: Mapping[str, Any]) -> nn.Module:
@@ -67,8 +78,10 @@ def read_header(path: str | Path) -> dict[str, Any]:
     'UNet'
     """
     path = Path(path)
+    if path.is_dir():
+        raise UserError(f"'{path}' is a folder; give the .safetensors file in it")
     if not path.is_file():
-        raise UserError(f"no weights at '{path}'; give a .safetensors file or one of: {', '.join(shipped_weights())}")
+        raise UserError(f"no weights at '{path}'; {_give_weights()}")
     if not os.access(path, os.R_OK):
         raise UserError(f"you may not read '{path}'; change its permissions, or give other weights")
     try:
@@ -133,8 +146,11 @@ def load_model(name_or_path: str | Path, device: torch.device | str = "cpu") -> 
     >>> load_model("digits").num_classes
     20
     """
-    path = shipped_weights().get(str(name_or_path), Path(name_or_path))
+    shipped = shipped_weights()
+    path = shipped.get(str(name_or_path), Path(name_or_path))
     state, header = read_tensors(path)
+    if "model" not in header and path in shipped.values():
+        raise UserError(f"'{path.stem}' is shipped with the package, but no model that draws; {_give_weights()}")
     if "model" not in header:
         raise UserError(f"'{path}' is a checkpoint or other data, not a model; give the run's model.safetensors")
     model = build_model(header["model"], header.get("config", {}))

@@ -1,7 +1,9 @@
 """The DDPM paper's U-Net (Ho et al. 2020, appendix B), in sizes that a CPU can train.
 
-GroupNorm instead of BatchNorm, sinusoidal timestep embedding, residual blocks whose scale and shift come from the
-embedding, and self-attention at the coarse levels. What makes it quick on a CPU is the stem: `patch` × `patch` pixels
+GroupNorm instead of BatchNorm, sinusoidal timestep embedding, residual blocks that are told the embedding, and
+self-attention at the coarse levels. DDPM only adds the embedding to the feature maps; here it scales and shifts them,
+as in Improved DDPM (Nichol, Dhariwal, arXiv 2102.09672), which Dhariwal and Nichol (arXiv 2105.05233) call adaptive
+group normalisation. What makes it quick on a CPU is the stem: `patch` × `patch` pixels
 are folded into channels (`F.pixel_unshuffle`), so that the 3×3 convolutions work at 14×14 instead of 28×28, with a
 quarter of the arithmetic at the same width.
 """
