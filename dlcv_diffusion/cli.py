@@ -170,11 +170,12 @@ def grade_digits(
     mnistm_classifier: Annotated[
         Path | None, typer.Option(help="the course's LeNet file, instead of our judge")
     ] = None,
+    count: Annotated[int, typer.Option(help="images of each class; the course asks for 50", min=1)] = 50,
 ) -> None:
     """Accuracy of a digit classifier on each half, and their mean."""
     from .evaluation.hw2 import grade_digits as grade
 
-    print(grade(folder, mnistm_classifier=mnistm_classifier))
+    print(grade(folder, mnistm_classifier=mnistm_classifier, per_digit=count))
 
 
 @app.command(epilog=examples("dlcv figures", "dlcv figures --out figures --weights runs/digits/model.safetensors"))

@@ -208,10 +208,14 @@ BAD = {
     "convert report.pt new.safetensors --timesteps 0": "Invalid value for '--timesteps'",
     # grade
     "grade digits none": "no such folder: 'none'",
+    "grade digits folder --count 0": "Invalid value for '--count'",
     # train
     "train digits --data none --out run": "no such folder or file: 'none'",
     "train digits --data words.txt --out run": "words.txt",
     "train digits --data labels.npz --out run": "labels from 25 to 25",
+    "train digits --root folder --out run": r"root \(--root\) does nothing for the data 'sample'",
+    "train digits --photos folder --out run": r"photos \(--photos\) does nothing for the data 'sample'",
+    "train digits --svhn --out run": r"give root \(--root\)",
     f"{TRAIN} --preset huge": "unknown preset 'huge'; choose one of: report, small, tiny",
     f"{TRAIN} --precision fp8": "unknown precision 'fp8'; choose one of no, bf16, fp16",
     f"{TRAIN} --device cuda:99": "'cuda:99'",

@@ -24,6 +24,7 @@ from small_runs import (
     names,
     one_of_two,
     one_thread,  # noqa: F401 – for every test here
+    small_context_unet,
     small_digits,
     small_network,
     small_train,
@@ -401,7 +402,17 @@ def test_metrics_go_on_after_the_step_of_the_checkpoint(tmp_path):
     metrics.write()
     again = Metrics(tmp_path / "metrics.csv", start=2)
     assert [row["step"] for row in again.rows] == ["1", "2"] and again.mean_loss(10) == 0.5
-    assert Metrics(tmp_path / "metrics.csv").rows == []
+    fresh = Metrics(tmp_path / "metrics.csv")
+    assert fresh.rows == [] and fresh.mean_loss(10) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["a,b\n1,2\n", "step,loss,lr,images_per_second\n1,0.5\n", "step,loss,lr,images_per_second\nx,1,1,1\n"]
+)
+def test_damaged_metrics_are_told(tmp_path, text):
+    (tmp_path / "metrics.csv").write_text(text)
+    with pytest.raises(UserError, match="metrics.csv' is damaged"):
+        Metrics(tmp_path / "metrics.csv", start=2)
 
 
 def test_a_restored_optimiser_lies_in_memory_as_its_weights_do(tmp_path):
@@ -472,7 +483,21 @@ def test_a_folder_that_cannot_be_written_is_found_out_before_the_first_step(tmp_
 def test_data_that_do_not_fit_the_model_are_told(tmp_path, images, labels, reason):
     data = ImageArrays(torch.zeros(images, dtype=torch.uint8), torch.full(images[:1], labels))
     with pytest.raises(UserError, match=reason):
-        next(train(small_unet(), data, SCHEDULE, TrainConfig(steps=2, batch_size=2), tmp_path, device="cpu"))
+        next(train(small_unet(), data, SCHEDULE, TrainConfig(steps=2, batch_size=2), tmp_path / "run", device="cpu"))
+    assert names(tmp_path) == []
+
+
+def test_images_of_another_size_than_a_context_unet_s_are_told(tmp_path):
+    run = train(small_context_unet(), small_digits(size=12), SCHEDULE, TrainConfig(steps=2), tmp_path / "run")
+    with pytest.raises(UserError, match="takes images of 8×8, not 12×12"):
+        next(run)
+    assert names(tmp_path) == []
+
+
+def test_a_run_that_goes_astray_before_its_first_checkpoint_leaves_no_folder(tmp_path):
+    with pytest.raises(UserError, match="there is no checkpoint"):
+        small_train(tmp_path / "run", lr=1e30, warmup=0, checkpoint_every=100)
+    assert names(tmp_path) == []
 
 
 NO_MPS_HERE = pytest.mark.skipif(torch.backends.mps.is_available(), reason="this machine has MPS")
@@ -576,4 +601,13 @@ def test_killed_on_the_command_line_it_goes_on_to_the_same_weights(tmp_path, mon
     assert steps_in_metrics(tmp_path / "killed") == list(range(1, 13))
     metadata = load_model("whole/model.safetensors").metadata
     assert (metadata["name"], metadata["data"], metadata["images"]) == ("digits-tiny", "digits.npz", 40)
-    assert metadata["second_half"] == "street digits"
+    assert metadata["second_half"] == "second half"  # which an .npz does not tell
+
+
+@pytest.mark.parametrize("start, leak", [(0, True), (10, False)])
+def test_without_mnist_m_there_is_no_signal_leak(tmp_path, monkeypatch, start, leak):
+    monkeypatch.setattr("dlcv_diffusion.training.digits.write_preview", lambda model, path: path)
+    images = small_digits(20, 28).images.numpy()
+    np.savez(tmp_path / "digits.npz", images=images, labels=np.arange(20) % 10 + start)
+    list(train_digits("tiny", tmp_path / "digits.npz", tmp_path / "run", steps=1, batch_size=2, device="cpu"))
+    assert ("signal_leak" in load_model(tmp_path / "run" / "model.safetensors").metadata) is leak

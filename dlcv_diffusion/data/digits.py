@@ -19,6 +19,8 @@ from .mnist_m import load_photos, mnist_m
 from .pictures import read_digits, shrink
 
 SAMPLE = Path(__file__).parents[1] / "assets" / "digits_sample.webp"
+SOURCES = ("sample", "torchvision", "street")
+"""Sources that are no path."""
 SAMPLE_COLUMNS, SAMPLE_HELD_OUT = 200, 40
 """Tiles in each of the sample's 20 rows, and how many of them, the last, are held out."""
 
@@ -54,14 +56,24 @@ def load_digits(
     limit
         At most so many images of each half, spread over its classes.
 
-    Raises `UserError` that says what is missing or wrong, where, and what to do.
+    Raises `UserError` that says what is missing or wrong, where, and what to do; `root` and `photos` that a source does
+    not use are refused.
 
     >>> load_digits("sample", split="held_out")
     ImageArrays(800 images (3, 28, 28), 20 classes)
     """
     if split not in ("train", "held_out"):
         raise UserError(f"no such split: {split!r}; there are 'train' and 'held_out'")
+    if limit is not None and limit < 1:
+        raise UserError(f"limit is {limit}; it must be at least 1")
+    if seed < 0:
+        raise UserError(f"seed is {seed}; it must be at least 0")
     name, has_svhn = str(source), False
+    course = digits_folder(name) if name not in SOURCES else None
+    if photos is not None and (name == "sample" or course is not None):
+        raise UserError(_unused("photos", name))
+    if root is not None and name != "torchvision" and (course is not None or not svhn):
+        raise UserError(_unused("root", name))
     if name == "sample":
         data = embedded_sample(split)
     elif name == "torchvision":
@@ -71,7 +83,7 @@ def load_digits(
         data = first if svhn else joined(first, rendered(len(first), split, seed, fonts, photos, processes))
     elif name == "street":
         data = rendered(limit or 10_000, split, seed, fonts, photos, processes)
-    elif (course := digits_folder(name)) is not None:
+    elif course is not None:
         data, has_svhn = joined(*(hw2_half(course, half, split, limit) for half in HALVES)), True
     else:
         data = local_digits(name, split, photos=photos, seed=seed)
@@ -180,8 +192,13 @@ def local_digits(
 ) -> ImageArrays:
     """Digits of any local folder or `.npz`, as `load_digits` describes them.
 
-    >>> local_digits("digits_train.npz")   # doctest: +SKIP
+    A folder of `digits_train.npz` and `digits_held_out.npz` is split already; of a single file, or of pictures, every
+    tenth image of each class is held out.
+
+    >>> local_digits("data")   # a folder of digits_train.npz   # doctest: +SKIP
     ImageArrays(120000 images (3, 28, 28), 20 classes)
+    >>> local_digits("data/digits_train.npz")   # doctest: +SKIP
+    ImageArrays(108000 images (3, 28, 28), 20 classes)
     """
     path = Path(path)
     if path.is_dir() and (path / f"digits_{split}.npz").is_file():
@@ -207,11 +224,30 @@ def local_digits(
         raise UserError(
             f"no picture in '{path}'; expected '7/a.png', 'svhn/7/a.png', 'svhn/7_001.png' or digits_{split}.npz"
         )
+    if photos is not None:
+        raise UserError(_unused("photos", path))
     labels = torch.tensor([label for _, label in listed])
     rows = _rows(labels, split)
     if not len(rows):
         raise UserError(f"'{path}' has fewer than ten pictures of each class, so none is held out; add some")
     return ImageArrays(read_digits([listed[row][0] for row in rows.tolist()]), labels[rows])
+
+
+def second_half(source: str | Path, *, svhn: bool = False) -> str:
+    """What labels 10-19 of a source show: "SVHN", "street digits", or "second half" where its layout does not tell.
+
+    >>> second_half("sample")
+    'street digits'
+    """
+    path = Path(source)
+    if svhn or (str(source) not in SOURCES and digits_folder(source) is not None):
+        return "SVHN"
+    ours = ("digits_train.npz", "digits_held_out.npz")
+    if str(source) in SOURCES or path.name in ours or any((path / name).is_file() for name in ours):
+        return "street digits"
+    parts = {part.lower() for folder in path.glob("**/") for part in folder.relative_to(path).parts}
+    names = [name for part, name in {"svhn": "SVHN", "street": "street digits"}.items() if part in parts]
+    return names[0] if len(names) == 1 else "second half"
 
 
 def _label(path: Path) -> int | None:
@@ -246,6 +282,8 @@ def _npz(path: Path, photos: str | Path | Sequence[np.ndarray] | None, seed: int
         raise UserError(f"'{path}' has labels from {labels.min()} to {labels.max()}; they must be 0-{top}")
     if images.shape[-2:] not in ((28, 28), (32, 32)) or (images.ndim == 4 and images.shape[1] != 3):
         raise UserError(f"'{path}' holds images of shape {images.shape[1:]}; digits must be 28×28 or 32×32, in RGB")
+    if images.ndim == 4 and photos is not None:
+        raise UserError(_unused("photos", path))
     if images.ndim == 3:
         images = mnist_m(images, _photographs(photos), seed)
     return ImageArrays(shrink(torch.from_numpy(np.ascontiguousarray(images))), torch.from_numpy(labels))
@@ -270,8 +308,6 @@ def _part(data: ImageArrays, split: str) -> ImageArrays:
 
 def limited(data: ImageArrays, limit: int) -> ImageArrays:
     """At most `limit` images of each half."""
-    if limit < 1:
-        raise UserError(f"limit must be at least 1, not {limit}")
     halves = (torch.nonzero((data.labels >= 10) == half)[:, 0] for half in (False, True))
     return data.subset(torch.cat([rows[spread(data.labels[rows], limit)] for rows in halves]))
 
@@ -281,15 +317,25 @@ def joined(*parts: ImageArrays) -> ImageArrays:
     return ImageArrays(torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts]))
 
 
+def _unused(name: str, source: str | Path) -> str:
+    uses = {
+        "root": "it is for the source 'torchvision' and for svhn (--svhn)",
+        "photos": "it is for the sources 'torchvision' and 'street' and for an .npz of MNIST's grey digits",
+    }
+    return f"{name} (--{name}) does nothing for the data '{source}'; {uses[name]}, so leave it out or name the source"
+
+
 def _needed(root: str | Path | None) -> Path:
     if root is None:
         raise UserError(
-            "torchvision's data needs a folder: give root, where MNIST/ or train_32x32.mat lie or shall lie"
+            "torchvision's data needs a folder: give root (--root), where MNIST/ or train_32x32.mat lie or shall lie"
         )
     return Path(root)
 
 
 def _photographs(photos: str | Path | Sequence[np.ndarray] | None) -> Sequence[np.ndarray]:
     if photos is None:
-        raise UserError("MNIST-M needs photographs for its backgrounds; give photos, a folder or zip of pictures")
+        raise UserError(
+            "MNIST-M needs photographs for its backgrounds; give photos (--photos), a folder or zip of pictures"
+        )
     return load_photos(photos) if isinstance(photos, str | Path) else photos

@@ -28,7 +28,7 @@ def read_digit(path: Path) -> np.ndarray:
             rgb = np.asarray(image.convert("RGB"))
     except FileNotFoundError as error:
         raise UserError(f"no such picture: '{path}'; put it there, or take it out of the list") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"'{path}' is not a picture that can be read; replace it, or take it out") from error
     if rgb.shape[:2] not in {(side, side) for side in SIDES}:
         height, width = rgb.shape[:2]

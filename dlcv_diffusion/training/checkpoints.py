@@ -87,7 +87,7 @@ def differences(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
 class Metrics:
     """`metrics.csv` of a run, a row a step: collected and written whole, so that a kill leaves no half line.
 
-    A run that goes on after `start` steps keeps the rows up to there.
+    A run that goes on after `start` steps keeps the rows up to there. Raises `UserError` where they cannot be read.
     """
 
     FIELDS = ("step", "loss", "lr", "images_per_second")
@@ -95,8 +95,18 @@ class Metrics:
     def __init__(self, path: str | Path, start: int = 0):
         self.path, self.rows = Path(path), []
         if start and self.path.exists():
+            self.rows = [row for row in self._read() if int(row["step"]) <= start]
+
+    def _read(self) -> list[dict[str, str]]:
+        try:
             with open(self.path, newline="") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) <= start]
+                rows = [{name: row[name] for name in self.FIELDS} for row in csv.DictReader(file)]
+            _ = [(int(row["step"]), *map(float, row.values())) for row in rows]  # numbers, or this raises
+        except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+            raise UserError(
+                f"'{self.path}' is damaged: no table of {', '.join(self.FIELDS)}; move it away to resume without it"
+            ) from error
+        return rows
 
     def add(self, step: int, loss: float, lr: float, images_per_second: float) -> None:
         values = (step, f"{loss:.6f}", f"{lr:.3e}", f"{images_per_second:.1f}")
@@ -108,9 +118,10 @@ class Metrics:
             writer.writeheader()
             writer.writerows(self.rows)
 
-    def mean_loss(self, last: int) -> float:
+    def mean_loss(self, last: int) -> float | None:
+        """The mean of the last so many losses; None where there is none."""
         losses = [float(row["loss"]) for row in self.rows[-last:]]
-        return round(sum(losses) / len(losses), 5)
+        return round(sum(losses) / len(losses), 5) if losses else None
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

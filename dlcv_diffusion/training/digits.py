@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..data import load_digits
-from ..data.hw2 import digits_folder
+from ..data.digits import second_half
 from ..digits import SamplingConfig, sample_digits
 from ..files import atomic_write
 from ..signal_leak import SignalLeak
@@ -44,14 +44,15 @@ def train_digits(
     recipe, options = digits_recipe(preset), dict(data_options or {})
     config = replace(recipe.train, **changes)
     images = load_digits(data, **options)
-    real = options.get("svhn") or digits_folder(data) is not None
     facts = {
         "name": f"digits-{preset}",
         "data": Path(data).resolve().name,  # not the whole path: facts travel with the weights
         "images": len(images),
-        "second_half": "SVHN" if real else "street digits",
-        "signal_leak": vars(SignalLeak.measure(images.images, images.labels)),
+        "second_half": second_half(data, svhn=bool(options.get("svhn"))),
     }
+    halves = (images.labels // 10).bincount().tolist()
+    if min(halves, default=0) >= 2:  # without a half, such as with street digits alone, there is no colour to tell
+        facts["signal_leak"] = vars(SignalLeak.measure(images.images, images.labels))
     return train(
         recipe.build(config.seed),
         images,

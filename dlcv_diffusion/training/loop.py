@@ -10,6 +10,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -182,7 +183,7 @@ def train(
     ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
     optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     facts = {"train": asdict(config), "schedule": schedule.config, **(metadata or {})}
-    start, elapsed = 0, 0.0
+    start, elapsed, new = 0, 0.0, not out.exists()
     if resume and checkpoint.exists():
         start, elapsed = restore_checkpoint(checkpoint, model, ema, optimizer, facts)
     metrics = Metrics(out / "metrics.csv", start)
@@ -230,6 +231,8 @@ def train(
         batch = draw(step + 1)  # before the wait for a GPU, which is still busy with this step
         loss_value = mean_loss.item()
         if not math.isfinite(loss_value):
+            if new and accelerator.is_main_process and not checkpoint.exists():
+                _remove_empty_run(out)
             kept = f"the last good checkpoint is '{checkpoint}'" if checkpoint.exists() else "there is no checkpoint"
             raise UserError(f"the loss became {loss_value} at step {step + 1}; {kept}; try a lower learning rate")
 
@@ -283,12 +286,27 @@ def _on_main(accelerator: Any, work: Callable[[], None]) -> None:
         raise UserError(failure[0])
 
 
+def _remove_empty_run(out: Path) -> None:
+    """Remove the folder of a run that kept nothing but the header of its metrics."""
+    with suppress(OSError):
+        if [path.name for path in out.iterdir()] == ["metrics.csv"]:
+            (out / "metrics.csv").unlink()
+            out.rmdir()
+
+
 def _check_fit(model: nn.Module, data: ImageArrays, null: int) -> None:
     if len(data) == 0:
         raise UserError("there are no images to train on")
     channels = data.images.shape[1]
     if channels != model.in_channels:
         raise UserError(f"the model takes {model.in_channels} channels, the images have {channels}")
+    height, width = data.images.shape[2:]
+    divisor, config = getattr(model, "divisor", 1), getattr(model, "config", {})
+    if height % divisor or width % divisor:
+        raise UserError(f"the model takes images whose sides are multiples of {divisor}, not {height}×{width}")
+    wanted = config.get("height", height), config.get("width", width)
+    if (height, width) != wanted:
+        raise UserError(f"the model takes images of {wanted[0]}×{wanted[1]}, not {height}×{width}")
     if null and int(data.labels.max()) >= null:
         raise UserError(f"label {int(data.labels.max())} is out of range; the model knows labels 0 to {null - 1}")
 

@@ -12,7 +12,7 @@ from torchvision import datasets
 from torchvision.transforms import functional
 
 from dlcv_diffusion.data import load_digits
-from dlcv_diffusion.data.digits import SAMPLE, torchvision_svhn
+from dlcv_diffusion.data.digits import SAMPLE, second_half, torchvision_svhn
 from dlcv_diffusion.data.hw2 import digits_folder, hw2_half
 from dlcv_diffusion.data.mnist_m import mnist_m
 from dlcv_diffusion.data.pictures import shrink
@@ -202,6 +202,28 @@ def test_what_torchvision_lacks_is_said_in_one_sentence(tmp_path):
         load_digits("sample", svhn=True)
     with pytest.raises(UserError, match="needs photographs"):
         load_digits("torchvision", root=tmp_path, download=False)
+
+
+def test_what_a_source_does_not_use_is_refused(hw2, tmp_path):
+    np.savez(tmp_path / "rgb.npz", images=np.zeros((9, 3, 28, 28), np.uint8), labels=np.arange(9))
+    for source in ("sample", hw2, tmp_path / "rgb.npz"):
+        with pytest.raises(UserError, match=r"photos \(--photos\) does nothing"):
+            load_digits(source, photos=PHOTOS)
+        with pytest.raises(UserError, match=r"root \(--root\) does nothing"):
+            load_digits(source, root=tmp_path)
+    for wrong in ({"limit": 0}, {"limit": -3}, {"seed": -1}):
+        with pytest.raises(UserError, match="it must be at least"):
+            load_digits("sample", **wrong)
+
+
+def test_the_other_half_has_the_name_that_the_source_tells(hw2, tmp_path):
+    assert [second_half(s) for s in ("sample", "street", "torchvision")] == ["street digits"] * 3
+    assert second_half("sample", svhn=True) == second_half(hw2) == "SVHN"
+    (tmp_path / "a" / "svhn" / "7").mkdir(parents=True)
+    (tmp_path / "b" / "street" / "7").mkdir(parents=True)
+    (tmp_path / "c" / "17").mkdir(parents=True)
+    names = [second_half(tmp_path / folder) for folder in ("a", "b", "c", "mine.npz", "digits_train.npz")]
+    assert names == ["SVHN", "street digits", "second half", "second half", "street digits"]
 
 
 # --- any local folder or file

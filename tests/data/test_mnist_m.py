@@ -61,12 +61,18 @@ def test_photos_come_alike_from_a_folder_and_from_a_zip(tmp_path):
             load_photos(source, under="val/")
 
 
-def test_bad_photographs_are_named(tmp_path):
+def test_bad_photographs_are_named(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="no photographs at"):
         load_photos(tmp_path / "none")
     (tmp_path / "broken.jpg").write_bytes(b"not a picture")
     with pytest.raises(UserError, match=r"broken\.jpg"):
         load_photos(tmp_path)
+    with monkeypatch.context() as patched, pytest.raises(UserError, match=r"large\.png"):
+        patched.setattr("PIL.Image.MAX_IMAGE_PIXELS", 100)
+        (tmp_path / "broken.jpg").unlink()
+        Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(tmp_path / "large.png")
+        load_photos(tmp_path)
+    (tmp_path / "broken.jpg").write_bytes(b"not a picture")
     with pytest.raises(UserError, match="not a zip"):
         load_photos(tmp_path / "broken.jpg")
     with pytest.raises(UserError, match="smaller than"):
