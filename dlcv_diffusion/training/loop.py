@@ -28,6 +28,7 @@ from ..errors import UserError
 from ..files import remove_partials
 from ..guidance import drop_labels
 from ..models.registry import save_model
+from ..prediction import PREDICTIONS, training_target
 from ..schedule import NoiseSchedule
 from .checkpoints import Metrics, restore_checkpoint, save_checkpoint
 
@@ -39,7 +40,9 @@ class TrainConfig:
     """What a run is: change one of these and it is another run.
 
     steps: number of optimiser steps; batch_size: images a step over all processes.
-    lr: peak learning rate of Adam; it warms up linearly over `warmup` steps and falls to 0 along a cosine.
+    lr: peak learning rate of Adam; it warms up linearly over `warmup` steps and falls to 0 along half a cosine, over
+        the last `decay` share of the steps: all of them by default.
+    prediction: what the network's output stands for, "eps", "v" or "x0", see `prediction`; the loss is its MSE.
     label_drop: probability p_uncond that a sample's label becomes ∅ (classifier-free guidance, arXiv 2207.12598).
     ema_decay: weights are averaged as θ' ← d·θ' + (1 − d)·θ; the average is what samples and ships.
     clip_grad: gradients are scaled down to this norm at most, or left alone (None).
@@ -60,6 +63,8 @@ class TrainConfig:
     flip: bool = False
     seed: int = 0
     precision: str = "no"
+    decay: float = 1.0
+    prediction: str = "eps"
 
     def __post_init__(self) -> None:
         for name, least in {"steps": 1, "batch_size": 1, "weight_decay": 0, "warmup": 0, "seed": 0}.items():
@@ -69,11 +74,13 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise UserError(f"{name} is {value}; it must be a positive number")
-        for name in ("label_drop", "ema_decay"):
+        for name in ("label_drop", "ema_decay", "decay"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be between 0 and 1")
         if self.precision not in PRECISIONS:
             raise UserError(f"unknown precision '{self.precision}'; choose one of {', '.join(PRECISIONS)}")
+        if self.prediction not in PREDICTIONS:
+            raise UserError(f"unknown prediction '{self.prediction}'; choose one of {', '.join(PREDICTIONS)}")
 
 
 @dataclass(frozen=True)
@@ -93,11 +100,18 @@ class TrainState:
 def learning_rate(step: int, config: TrainConfig) -> float:
     """Linear warm-up times half a cosine to zero (Loshchilov and Hutter 2017, eq. 5, without restarts).
 
+    With `decay` below 1 it stays at its peak until the cosine begins: then the number of steps can be changed while a
+    run is under way, and what is behind stays as it would have been.
+
     >>> round(learning_rate(500, TrainConfig(steps=1000, lr=1.0, warmup=0)), 3)
     0.5
+    >>> [round(learning_rate(k, TrainConfig(steps=1000, lr=1.0, warmup=0, decay=0.4)), 3) for k in (500, 800)]
+    [1.0, 0.5]
     """
     warmup = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
-    return config.lr * warmup * 0.5 * (1 + math.cos(math.pi * step / config.steps))
+    falling = config.decay * config.steps
+    fallen = max(0.0, step - (config.steps - falling)) / falling if falling else 0.0
+    return config.lr * warmup * 0.5 * (1 + math.cos(math.pi * fallen))
 
 
 def batch_indices(step: int, size: int, config: TrainConfig) -> Tensor:
@@ -150,6 +164,8 @@ def train(
     metadata: Mapping[str, Any] | None = None,
 ) -> Iterator[TrainState]:
     """Minimise E‖ε − ε_θ(√ᾱ_t x0 + √(1−ᾱ_t) ε, t, c)‖² (DDPM, eq. 14 and algorithm 1); yield a `TrainState` every step.
+
+    With `config.prediction` "v" or "x0" the network is trained to give these instead of ε (see `prediction`).
 
     In the folder `out` it keeps `checkpoint.safetensors` (weights, average, optimiser, step; every `checkpoint_every`
     steps), `metrics.csv` (step, loss, lr, images_per_second), `samples/` (what `preview(ema_model, path)` draws every
@@ -220,7 +236,7 @@ def train(
             group["lr"] = lr
         with accelerator.autocast():
             predicted = wrapped(x, t, labels) if null else wrapped(x, t)
-        loss = F.mse_loss(predicted.float(), eps)
+        loss = F.mse_loss(predicted.float(), training_target(x0, eps, t, schedule, config.prediction))
         accelerator.backward(loss)
         if config.clip_grad is not None:
             accelerator.clip_grad_norm_(wrapped.parameters(), config.clip_grad)

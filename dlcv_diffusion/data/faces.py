@@ -1,0 +1,107 @@
+"""Faces from a folder or a zip of pictures: cropped to a square, resized, grey or in colour."""
+
+import io
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ..errors import UserError
+from .arrays import ImageArrays
+from .mnist_m import PHOTO_SUFFIXES
+
+SPLITS = ("train", "held_out", "all")
+HELD_OUT_EVERY = 10  # the last of every so many pictures, in the order of their names, is held out
+
+
+def load_faces(
+    source: str | Path,
+    split: str = "train",
+    *,
+    size: int = 64,
+    channels: int = 1,
+    limit: int | None = None,
+    progress: bool = False,
+) -> ImageArrays:
+    """Every picture below a folder or inside a zip, in the order of their names, as images uint8 (N, C, size, size).
+
+    - split: "train"; "held_out", every tenth picture; or "all".
+    - size: pixels a side; a picture is cut to its middle square and resized (antialiased).
+    - channels: 1 (grey) or 3 (RGB).
+    - limit: at most so many pictures, the first ones.
+    - Labels are 0: an unconditional model looks at none.
+
+    Raises `UserError` for a missing or broken source, or one of fewer pictures than a split needs.
+
+    >>> load_faces("faces64.zip", "held_out")   # doctest: +SKIP
+    ImageArrays(1200 images (1, 64, 64), 1 classes)
+    """
+    from tqdm.auto import tqdm
+
+    if split not in SPLITS:
+        raise UserError(f"unknown split '{split}'; choose one of {', '.join(SPLITS)}")
+    if channels not in (1, 3):
+        raise UserError(f"faces have 1 (grey) or 3 (RGB) channels, not {channels}")
+    if size < 1:
+        raise UserError(f"faces cannot have a side of {size} pixels; choose a positive size, such as 64")
+    names = list(_names(source))
+    held_out = [number % HELD_OUT_EVERY == HELD_OUT_EVERY - 1 for number in range(len(names))]
+    names = [name for name, out in zip(names, held_out, strict=True) if split == "all" or out == (split == "held_out")]
+    if not names:
+        raise UserError(f"'{source}' has too few pictures for the split '{split}'; every tenth is held out")
+    names = names[:limit]
+    images = np.empty((len(names), channels, size, size), np.uint8)
+    for row, content in enumerate(tqdm(_contents(source, names), total=len(names), disable=None if progress else True)):
+        images[row] = face_pixels(content, f"{source}/{names[row]}", size=size, channels=channels)
+    return ImageArrays(torch.from_numpy(images), torch.zeros(len(images), dtype=torch.int64))
+
+
+def face_pixels(content: bytes | Path, name: str, *, size: int, channels: int) -> np.ndarray:
+    """One picture as uint8 (channels, size, size): turned upright by its EXIF tag, cut to its middle square, resized.
+
+    `content` is the file's bytes or its path; `name` stands in the sentence of the `UserError` when it is no picture.
+    """
+    try:
+        with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as image:
+            upright = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"'{name}' is not a picture that can be read; replace it, or take it out") from error
+    if upright.size != (size, size):
+        upright = ImageOps.fit(upright, (size, size), Image.Resampling.LANCZOS)
+    return np.asarray(upright).reshape(size, size, channels).transpose(2, 0, 1)
+
+
+def _names(source: str | Path) -> Iterator[str]:
+    """Names of the pictures of a folder or a zip, relative to it, sorted."""
+    source = Path(source)
+    if source.is_dir():
+        names = sorted(p.relative_to(source).as_posix() for p in source.rglob("*") if p.is_file())
+    elif source.is_file():
+        try:
+            with zipfile.ZipFile(source) as archive:
+                names = sorted(archive.namelist())
+        except (zipfile.BadZipFile, OSError) as error:
+            raise UserError(f"'{source}' is not a zip of pictures; give a zip or a folder") from error
+    else:
+        raise UserError(f"no faces at '{source}'; give a folder or a zip of pictures")
+    pictures = [n for n in names if n.lower().endswith(PHOTO_SUFFIXES) and not Path(n).name.startswith(".")]
+    if not pictures:
+        raise UserError(
+            f"no pictures in '{source}' ({', '.join(PHOTO_SUFFIXES)}); give a folder or a zip that has some"
+        )
+    yield from pictures
+
+
+def _contents(source: str | Path, names: list[str]) -> Iterator[bytes]:
+    source = Path(source)
+    try:
+        if source.is_dir():
+            yield from ((source / name).read_bytes() for name in names)
+        else:
+            with zipfile.ZipFile(source) as archive:
+                yield from (archive.read(name) for name in names)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise UserError(f"'{source}' is damaged or may not be read: {error}; make it again") from error
