@@ -75,7 +75,7 @@ def digits_recipe(preset: str) -> Recipe:
 
 
 FACES: Mapping[str, Recipe] = {
-    # what ships: 4×4 pixels folded into channels, so that the work is done at 16×16 and below; about two hours on two cores
+    # what ships: 4×4 pixels folded into channels, so that the work is done at 16×16 and below; two hours on two cores
     "small": Recipe(
         "UNet",
         {

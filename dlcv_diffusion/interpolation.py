@@ -1,0 +1,128 @@
+"""Between two noises, or four: along the straight line (lerp), or along the sphere on which noise lives (slerp).
+
+A vector x of D independent N(0, 1) numbers has a length near √D, for D = 4,096 within one or two per cent: almost all
+noise lies on a thin shell. The straight line between two such vectors, which are nearly at right angles, cuts through
+the inside: its middle has length √(D/2), and a denoiser was never shown such weak noise. The great circle stays on
+the shell.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from .errors import UserError
+
+PARALLEL = 1e-6  # radians below which slerp is lerp to double precision, and within which of π no arc is the shortest
+
+Alpha = float | Sequence[float] | Tensor
+
+
+def lerp(a: Tensor, b: Tensor, alpha: Alpha) -> Tensor:
+    """(1 − α) a + α b: the straight line from a (α = 0) to b (α = 1), computed in float64.
+
+    - a, b: (B, …), sample by sample; of length 1 in the first dimension, one sample stands for all.
+    - alpha: one number, or B of them. Beyond [0, 1] the line is followed further, which is allowed: an extrapolation.
+    - Returns (B, …), of the dtype of a and on its device.
+
+    Raises `UserError` for shapes that do not go together, and for numbers that are not finite.
+
+    >>> lerp(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), [0.0, 0.5])
+    tensor([[1.0000, 0.0000],
+            [0.5000, 0.5000]])
+    """
+    a64, b64, alphas = _checked(a, b, alpha)
+    return ((1 - alphas) * a64 + alphas * b64).to(a.dtype).to(a.device)
+
+
+def slerp(a: Tensor, b: Tensor, alpha: Alpha) -> Tensor:
+    """sin((1 − α) θ) / sin θ · a + sin(α θ) / sin θ · b: the great circle from a to b (Shoemake 1985, eq. 4).
+
+    θ is the angle between the two, each sample taken for one long vector; computed in float64. Where the lengths of a
+    and b differ, they are blended with the same weights, so that α = 0 is a and α = 1 is b in any case.
+
+    - a, b: (B, …), sample by sample; of length 1 in the first dimension, one sample stands for all.
+    - alpha: one number, or B of them. Beyond [0, 1] the same circle is followed further: an extrapolation, allowed.
+    - Returns (B, …), of the dtype of a and on its device. For parallel vectors (θ = 0) it is `lerp`, its limit.
+
+    Raises `UserError` for shapes that do not go together, numbers that are not finite, a zero vector, which has no
+    direction, and vectors in opposite directions, between which no arc is the shortest.
+
+    >>> x = slerp(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), 0.5)
+    >>> x, x.norm().item()
+    (tensor([[0.7071, 0.7071]]), 1.0)
+    """
+    a64, b64, alphas = _checked(a, b, alpha)
+    theta = angle(a64, b64)
+    theta = theta.reshape(-1, *[1] * (a.ndim - 1))
+    if (theta > torch.pi - PARALLEL).any():
+        raise UserError(
+            "slerp: the two vectors point in opposite directions, so that no way around the sphere is the shortest; "
+            "choose another seed for one of them, or use lerp"
+        )
+    parallel = theta < PARALLEL
+    sine = torch.where(parallel, 1.0, theta.sin())
+    weight_a = torch.where(parallel, 1 - alphas, ((1 - alphas) * theta).sin() / sine)
+    weight_b = torch.where(parallel, alphas, (alphas * theta).sin() / sine)
+    return (weight_a * a64 + weight_b * b64).to(a.dtype).to(a.device)
+
+
+def angle(a: Tensor, b: Tensor) -> Tensor:
+    """θ, (B,) float64 in [0, π]: the angle between a and b, (B, …), each sample taken for one long vector.
+
+    θ = 2 atan2(|u − v|, |u + v|) of the unit vectors u and v, which stays exact near 0 and π, where acos(u·v) loses
+    half of its digits. Raises `UserError` for a zero vector, which has no direction.
+
+    >>> angle(torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 3.0]])).item() == torch.pi / 2
+    True
+    """
+    u, v = (x.double().flatten(1) for x in (a, b))
+    lengths = [x.norm(dim=1, keepdim=True) for x in (u, v)]
+    if any((length == 0).any() for length in lengths):
+        raise UserError("slerp: one of the vectors is zero and has no direction; give noise that is not all zeros")
+    u, v = u / lengths[0], v / lengths[1]
+    return 2 * torch.atan2((u - v).norm(dim=1), (u + v).norm(dim=1))
+
+
+def corner_grid(
+    corners: Tensor,
+    rows: int = 5,
+    columns: int = 5,
+    between: Callable[[Tensor, Tensor, Alpha], Tensor] = slerp,
+) -> Tensor:
+    """A grid of noises between four: down its left and right edges first, then across every row.
+
+    - corners: (4, …), top left, top right, bottom left, bottom right; they come back in the corners.
+    - rows, columns: of the grid, at least 2. between: `slerp` or `lerp`.
+    - Returns (rows, columns, …).
+
+    Raises `UserError` for another number of corners, a smaller grid, or as `between` does.
+
+    >>> corner_grid(torch.randn(4, 1, 8, 8), rows=3, columns=5).shape
+    torch.Size([3, 5, 1, 8, 8])
+    """
+    if len(corners) != 4:
+        raise UserError(
+            f"a grid lies between 4 corners, not {len(corners)}; give top left, top right, bottom left, right"
+        )
+    if rows < 2 or columns < 2:
+        raise UserError(f"a grid of {rows}×{columns} has no four corners; choose at least 2 rows and 2 columns")
+    top_left, top_right, bottom_left, bottom_right = corners.split(1)
+    down, across = torch.linspace(0, 1, rows).double(), torch.linspace(0, 1, columns).double()
+    left, right = between(top_left, bottom_left, down), between(top_right, bottom_right, down)
+    return torch.stack([between(left[i : i + 1], right[i : i + 1], across) for i in range(rows)])
+
+
+def _checked(a: Tensor, b: Tensor, alpha: Alpha) -> tuple[Tensor, Tensor, Tensor]:
+    """a, b and alpha (B, 1, …) in float64 on the CPU, where MPS lacks it, if they are finite and go together."""
+    place = torch.device("cpu") if a.device.type == "mps" else a.device
+    alphas = torch.as_tensor(alpha, dtype=torch.float64).to(place)
+    counts = {len(a), len(b), alphas.numel()} - {1} if a.ndim and b.ndim else {-1, -2}
+    if a.shape[1:] != b.shape[1:] or alphas.ndim > 1 or len(counts) > 1:
+        raise UserError(
+            f"cannot interpolate between {tuple(a.shape)} and {tuple(b.shape)} with {alphas.numel()} alphas; give two "
+            "batches (B, …) of one shape, and one alpha or B of them"
+        )
+    if not all(values.isfinite().all() for values in (a, b, alphas)):
+        raise UserError("cannot interpolate: there are numbers that are not finite (NaN or infinite) in what was given")
+    return a.to(place).double(), b.to(place).double(), alphas.reshape(-1, *[1] * (a.ndim - 1))

@@ -1,0 +1,66 @@
+"""DDIM backwards: from a picture to the noise that it would have been drawn from.
+
+At η = 0 a DDIM step is a function, x_{t_prev} = f(x_t, ε_θ(x_t, t)), and between the timesteps of a sampler it can be
+walked upwards as well (DDIM, arXiv 2010.02502, sec. 4.3). Solved for x_t, eq. 12 reads
+
+    x_t = √(ᾱ_t / ᾱ_{t_prev}) x_{t_prev}  +  (√(1 − ᾱ_t) − √(ᾱ_t / ᾱ_{t_prev}) √(1 − ᾱ_{t_prev})) ε_θ(x_t, t)
+
+with the x_t that is looked for on both sides. The usual answer takes ε_θ(x_{t_prev}, t), since neighbours differ
+little; `refine` puts the x_t so found in again, a fixed-point iteration (Pan et al., arXiv 2309.04907), until the
+sampler, started from the result, returns to the picture.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from .errors import UserError
+from .samplers import Denoiser, Step, _evaluating, _modules, _timesteps
+from .schedule import NoiseSchedule
+
+
+def ddim_inversion(
+    denoise: Denoiser,
+    x0: Tensor,
+    schedule: NoiseSchedule,
+    *,
+    steps: int | Sequence[int] = 50,
+    spacing: str = "uniform",
+    refine: int = 0,
+) -> Iterator[Step]:
+    """Walk DDIM's path upwards (eq. 12 at η = 0, solved for x_t): the generator's last `x` is the noise of the picture.
+
+    `ddim(denoise, x_T, schedule, steps=steps, spacing=spacing)` from there comes back to the picture, the nearer the
+    more steps and the more refinement.
+
+    - denoise: `denoise(x, t) -> eps`; x0: pictures (B, C, H, W) in [−1, 1], on the device to work on.
+    - steps, spacing: the sampler's, whose timesteps are visited in ascending order.
+    - refine: how often each step is solved again with what it gave; each time costs a call of the denoiser.
+    - Yields a `Step` for each timestep: its x is x_t.
+
+    Raises `UserError` for timesteps off the schedule, or a negative `refine`.
+
+    >>> x_T = last(ddim_inversion(denoise, photo, schedule, steps=50, refine=3)).x     # doctest: +SKIP
+    >>> again = last(ddim(denoise, x_T, schedule, steps=50)).x                         # doctest: +SKIP
+    """
+    if refine < 0:
+        raise UserError(f"cannot refine a step {refine} times; choose 0 or more")
+    timesteps = _timesteps(schedule, steps, spacing)[::-1]
+    return _climb(denoise, x0, schedule, timesteps, refine)
+
+
+def _climb(denoise: Denoiser, x: Tensor, schedule: NoiseSchedule, timesteps: list[int], refine: int) -> Iterator[Step]:
+    modules = _modules(denoise)
+    alphas_bar = [1.0] + [schedule.alphas_bar[t].item() for t in timesteps]
+    for t, abar_prev, abar in zip(timesteps, alphas_bar, alphas_bar[1:], strict=False):
+        scale = math.sqrt(abar / abar_prev)
+        weight = math.sqrt(1 - abar) - scale * math.sqrt(1 - abar_prev)
+        with _evaluating(modules):
+            below, times = x, torch.full((len(x),), t, device=x.device)
+            for _ in range(1 + refine):
+                eps = denoise(x, times).to(x.dtype)
+                x = scale * below + weight * eps
+            x0 = (x - math.sqrt(1 - abar) * eps) / math.sqrt(abar)  # DDPM, eq. 15
+        yield Step(t, x, x0, eps)
