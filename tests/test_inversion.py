@@ -48,10 +48,10 @@ def test_more_refinement_comes_nearer_on_a_network():
     torch.nn.init.normal_(model.head[-1].weight, std=0.05)
     x0 = seeded_noise((2, 1, 16, 16), [0, 1]) * 0.5
     errors = []
-    for refine in (0, 1, 4):
+    for refine in (0, 2, 20):
         x_T = last(ddim_inversion(model, x0, SCHEDULE, steps=10, refine=refine)).x
         errors.append((last(ddim(model, x_T, SCHEDULE, steps=10)).x - x0).abs().max().item())
-    assert errors[0] > errors[1] > errors[2] and errors[2] < 0.02
+    assert errors[0] > errors[1] > errors[2] and errors[2] < 0.02, errors
     assert model.training and all(p.grad is None for p in model.parameters())
 
 

@@ -78,7 +78,8 @@ class FacesReport:
     def __str__(self) -> str:
         near = self.nearest
         return (
-            f"{self.count} faces: Fréchet distance {self.frechet:.2f}, {self.frechet_ratio:.1f} times that of two real sets\n"
+            f"{self.count} faces: Fréchet distance {self.frechet:.2f}, "
+            f"{self.frechet_ratio:.1f} times that of two real sets\n"
             f"nearest training face {near.median:.1f} grey levels away in the median, {near.smallest:.1f} at least "
             f"(held-out faces: {near.real_median:.1f}, {near.real_smallest:.1f})"
         )
