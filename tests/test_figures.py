@@ -19,6 +19,7 @@ from dlcv_diffusion.figures import (
     digit_grid,
     figures_folder,
     image_grid,
+    line_plot,
     loss_curve,
     read_facts,
     reverse_strip,
@@ -270,3 +271,12 @@ def test_a_report_figure_is_placed_by_the_unit(tmp_path):
     ys, xs = np.nonzero(drawn[..., 0] == 0)
     assert (xs.min(), xs.max() + 1) == (10 * DENSITY, 40 * DENSITY)
     assert (ys.min(), ys.max() + 1) == (20 * DENSITY, 60 * DENSITY)
+
+
+def test_a_line_plot_has_its_curves_its_band_and_its_gaps():
+    fig = line_plot([10, 20, 50], {"eta = 0": [3.0, np.nan, 1.0]}, "steps", "distance", band=(0, 1), log_x=True)
+    axes = fig.axes[0]
+    assert axes.lines[0].get_xdata().tolist() == [10, 50] and axes.get_ylim()[0] == 0
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["10", "20", "50"]
+    with pytest.raises(UserError, match="2 values for 3 places"):
+        line_plot([10, 20, 50], {"short": [1, 2]}, "x", "y")

@@ -11,7 +11,7 @@ Only this package imports matplotlib. It uses neither pyplot nor a global settin
 from .grids import digit_grid, image_grid, reverse_strip
 from .page import ReportFigure, describe, figures_folder, read_facts, save_figure, style
 from .pixels import png_bytes, png_size, tile, to_rgb
-from .plots import loss_curve, schedule_plot, trade_off_plot
+from .plots import line_plot, loss_curve, schedule_plot, trade_off_plot
 
 __all__ = [
     "ReportFigure",
@@ -19,6 +19,7 @@ __all__ = [
     "digit_grid",
     "figures_folder",
     "image_grid",
+    "line_plot",
     "loss_curve",
     "png_bytes",
     "png_size",

@@ -137,6 +137,54 @@ def trade_off_plot(
     return fig
 
 
+def line_plot(
+    x: Sequence[float],
+    curves: Mapping[str, Sequence[float]],
+    xlabel: str,
+    ylabel: str,
+    title: str = "",
+    caption: str = "",
+    *,
+    markers: bool = False,
+    log_x: bool = False,
+    band: tuple[float, float] | None = None,
+    band_label: str = "",
+    marks: Mapping[str, float] | None = None,
+    facts: Facts | None = None,
+) -> ReportFigure:
+    """One panel of curves over the same x.
+
+    - curves: by name, as many values as x has, NaN where there is none.
+    - markers: draw the points, too. log_x: a logarithmic axis that names the values of x.
+    - band: two values of y between which the page is grey, with `band_label` in the legend.
+    - marks: horizontal lines by name. The vertical axis begins at 0.
+
+    Raises `UserError` where there are not as many values as x has.
+
+    >>> fig = line_plot([0, 0.5, 1], {"lerp": [1, 0.71, 1]}, "α", "length", marks={"all noise": 1.0})
+    """
+    with style():
+        fig, (axes,) = _page(280, 1, caption, facts)
+        if band is not None:
+            axes.axhspan(*band, color="#DDDDDD", label=band_label or None)
+        for number, (name, values) in enumerate(curves.items()):
+            if len(values) != len(x):
+                raise UserError(f"'{name}' has {len(values)} values for {len(x)} places on the axis; give one for each")
+            values = np.asarray(values, dtype=float)
+            there = ~np.isnan(values)
+            marker = MARKERS[number % len(MARKERS)] if markers else None
+            axes.plot(np.asarray(x, dtype=float)[there], values[there], marker=marker, label=name)
+        axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
+        if log_x:
+            axes.set_xscale("log")
+            axes.set_xticks(list(x), [f"{value:g}" for value in x])
+            axes.minorticks_off()
+        axes.set_ylim(bottom=0)
+        _draw_marks(axes, marks)
+        _legend(axes)
+    return fig
+
+
 def _page(height: int, panels: int, caption: str, facts: Facts | None) -> tuple[ReportFigure, list[Any]]:
     fig = ReportFigure(PAGE, height, caption=caption, facts=facts, layout="constrained")
     fig.get_layout_engine().set(w_pad=0.08, h_pad=0.06)

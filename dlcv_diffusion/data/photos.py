@@ -1,0 +1,55 @@
+"""One photograph as a picture for a model: the user's own, or the one that matplotlib carries."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from ..errors import UserError
+from .arrays import to_x0
+
+Box = tuple[float, float, float, float]
+HOPPER_BOX = (170, 114, 384, 328)  # cut as the shipped model's training faces are: brows to chin, little else
+
+
+def photo(path: str | Path, box: Box | None = None, *, size: int = 64, channels: int = 1) -> Tensor:
+    """A photograph as x0, (1, channels, size, size) float32 in [−1, 1]: turned upright, cut, resized (antialiased).
+
+    - box: left, upper, right, lower, in pixels of the upright picture; by default the middle square.
+    - channels: 1 (grey) or 3 (RGB).
+
+    Raises `UserError` for a file that is missing or no picture, and for a box that lies outside it.
+
+    >>> photo("me.jpg", box=(300, 120, 700, 520)).shape   # doctest: +SKIP
+    torch.Size([1, 1, 64, 64])
+    """
+    try:
+        with Image.open(path) as image:
+            upright = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
+    except FileNotFoundError as error:
+        raise UserError(f"no such photograph: '{path}'; give the path of a picture") from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"'{path}' is not a picture that can be read; give another, such as a JPEG or PNG") from error
+    if box is not None:
+        left, upper, right, lower = box
+        if not (0 <= left < right <= upright.width and 0 <= upper < lower <= upright.height):
+            raise UserError(f"the box {box} does not lie within '{path}', {upright.width}×{upright.height} pixels")
+        upright = upright.crop(box)
+    upright = ImageOps.fit(upright, (size, size), Image.Resampling.LANCZOS)
+    pixels = np.asarray(upright).reshape(size, size, channels).transpose(2, 0, 1).copy()
+    return to_x0(torch.from_numpy(pixels))[None]
+
+
+def grace_hopper(*, size: int = 64, channels: int = 1) -> Tensor:
+    """Rear Admiral Grace Hopper, x0 (1, channels, size, size) in [−1, 1], cut to the shipped face model's framing.
+
+    The photograph is a sample that comes with matplotlib: James S. Davis, United States Navy, public domain.
+
+    >>> grace_hopper().shape
+    torch.Size([1, 1, 64, 64])
+    """
+    from matplotlib.cbook import get_sample_data
+
+    return photo(get_sample_data("grace_hopper.jpg", asfileobj=False), HOPPER_BOX, size=size, channels=channels)

@@ -1,0 +1,102 @@
+"""Problem 2's figures: made of the right faces, labelled, with their facts, written whole or not at all."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dlcv_diffusion import NoiseSchedule, UserError, ddim, last, seeded_noise
+from dlcv_diffusion.face_figures import (
+    corner_figure,
+    draw,
+    eta_figure,
+    interpolation_figure,
+    noises_of,
+    norm_figure,
+    write_face_figures,
+)
+from dlcv_diffusion.figures import read_facts
+from dlcv_diffusion.interpolation import lerp, slerp
+from dlcv_diffusion.prediction import EpsDenoiser
+
+
+def halve(x, t):
+    """Gives x̂0 = x_t / 2 whatever x_t is: quick, and different for every noise."""
+    return x / 2
+
+
+@pytest.fixture
+def denoise():
+    return EpsDenoiser(halve, NoiseSchedule.linear(1000), "x0", image_size=(1, 16, 16), name="a test's")
+
+
+def words(fig):
+    return [text.get_text() for text in fig.texts]
+
+
+def mosaic(fig):
+    return np.asarray(fig.axes[0].images[0].get_array())
+
+
+def test_a_batch_is_drawn_in_parts_that_change_nothing(denoise):
+    x_T = noises_of(denoise, range(20))
+    assert torch.equal(x_T, seeded_noise((20, 1, 16, 16), range(20)))
+    together = draw(denoise, x_T, steps=5, eta=1.0)
+    alone = last(ddim(denoise, x_T[17:18], denoise.schedule, steps=5, eta=1.0, seeds=[17])).x
+    assert torch.allclose(together[17:18], alone, atol=1e-6)
+
+
+def test_eta_rows_share_their_noise_and_differ_by_eta_alone(denoise):
+    fig = eta_figure(denoise, etas=(0.0, 0.0, 1.0), seeds=[3, 5], steps=5)
+    assert sorted(words(fig)[1:]) == ["noise 03", "noise 05", "η = 0", "η = 0", "η = 1"]
+    picture = mosaic(fig)
+    step = (picture.shape[0] + 4) // 3  # a gap of 2 units, 2 pixels each, between two rows
+    rows = [picture[i * step : i * step + step - 4] for i in range(3)]
+    assert np.array_equal(rows[0], rows[1]) and not np.array_equal(rows[0], rows[2])
+    assert fig.facts["seeds"] == [3, 5] and fig.facts["steps"] == 5 and fig.facts["weights"] == "a test's"
+
+
+def test_the_rows_of_slerp_and_lerp_have_the_same_ends(denoise):
+    rows = [mosaic(interpolation_figure(denoise, between, steps=3)) for between in (slerp, lerp)]
+    side = rows[0].shape[0]
+    assert np.array_equal(rows[0][:, :side], rows[1][:, :side])
+    assert np.array_equal(rows[0][:, -side:], rows[1][:, -side:])
+    assert not np.array_equal(rows[0], rows[1])
+    assert words(interpolation_figure(denoise, lerp, steps=3))[1:] == [f"{i / 10:g}" for i in range(11)]
+
+
+def test_noises_from_files_are_named_by_their_files(denoise):
+    fig = eta_figure(denoise, seeded_noise((4, 1, 16, 16), range(4)), steps=2)
+    assert fig.facts["noises"] == ["00", "01", "02", "03"] and "seeds" not in fig.facts
+
+
+def test_lengths_are_measured(denoise):
+    fig = norm_figure(denoise)
+    curves = {line.get_label(): line.get_ydata() for line in fig.axes[0].lines}
+    assert curves["slerp"].min() > 0.9
+    x = seeded_noise((2, 256), [0, 1])
+    assert curves["lerp"][25] == pytest.approx(x.mean(0).norm().item() / 16, abs=1e-5)
+
+
+def test_a_grid_between_four_has_the_faces_of_the_four_in_its_corners(denoise):
+    picture = mosaic(corner_figure(denoise, rows=3, columns=4, steps=2))
+    four = mosaic(corner_figure(denoise, rows=2, columns=2, steps=2))
+    assert picture[0, 0, 0] == four[0, 0, 0] and picture[-1, -1, 0] == four[-1, -1, 0]
+    assert picture.shape[1] > picture.shape[0]
+
+
+def test_all_of_them_are_written_with_their_facts(denoise, tmp_path):
+    paths = write_face_figures(tmp_path / "new", denoise, steps=2)
+    assert sorted(path.name for path in paths) == sorted(path.name for path in (tmp_path / "new").iterdir())
+    assert len(paths) == 5
+    for path in paths:
+        assert read_facts(path)["weights"] == "a test's"
+        assert Image.open(path).width > 300
+
+
+def test_too_few_noises_or_no_size_are_told(denoise, tmp_path):
+    with pytest.raises(UserError, match="need four noises, not 2"):
+        write_face_figures(tmp_path, denoise, seeded_noise((2, 1, 16, 16), range(2)))
+    with pytest.raises(UserError, match="any size"):
+        noises_of(EpsDenoiser(halve, NoiseSchedule.linear(1000), "x0"), [0])
+    assert list(tmp_path.iterdir()) == []
