@@ -134,7 +134,7 @@ def result(model: nn.Module, config: SamplingConfig, report: DigitsReport, secon
         "per_class": args.per_class,
         "seed": args.seed,
         "seconds": round(seconds, 1),
-        "halves": _rounded(report.as_dict()),
+        "halves": rounded(report.as_dict()),
     }
 
 
@@ -159,13 +159,13 @@ def markdown(results: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
     """Floats to five places, NaN to null: strict JSON that reads well in a diff."""
     if isinstance(value, float):
         return None if value != value else round(value, 5)
     if isinstance(value, dict):
-        return {k: _rounded(v) for k, v in value.items()}
-    return [_rounded(v) for v in value] if isinstance(value, list) else value
+        return {k: rounded(v) for k, v in value.items()}
+    return [rounded(v) for v in value] if isinstance(value, list) else value
 
 
 def write_json(path: Path, results: list[dict[str, Any]]) -> None:

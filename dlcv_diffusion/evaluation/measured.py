@@ -1,7 +1,7 @@
-"""What was measured of the shipped digits on whole sets of samples, and what they drew while they were trained, so that
+"""What was measured of the shipped weights on whole sets of samples, and what they drew while they were trained, so that
 a notebook can show it without the hours.
 
-`tools/measure_digits.py --out dlcv_diffusion/assets/digits_measured.json` writes the file: one row for each setting.
+`tools/measure_digits.py` and `tools/measure_faces.py` write the files: one row for each setting.
 """
 
 import json
@@ -20,6 +20,7 @@ from ..models.registry import ASSETS
 from .digits import HALF_NAMES
 
 MEASURED = ASSETS / "digits_measured.json"
+FACES_MEASURED = ASSETS / "faces_measured.json"
 MILESTONES = ASSETS / "digits_milestones.png"
 
 Row = Mapping[str, Any]
@@ -34,18 +35,34 @@ def measured_digits(path: str | Path = MEASURED) -> list[Row]:
     >>> measured_digits()[0]["halves"]["mnistm"]["accuracy"]   # doctest: +SKIP
     0.984
     """
+    return _rows(path, {"sampler", "steps", "w", "interval", "halves"}, "digits")
+
+
+def measured_faces(path: str | Path = FACES_MEASURED) -> list[Row]:
+    """The rows of measurements, each with `sampler`, `steps`, `eta`, `seconds`, and what a `FacesReport` holds: `count`,
+    `frechet`, `frechet_ratio` and `nearest`, as plain JSON.
+
+    Raises `UserError` where the file is missing or is none of ours.
+
+    >>> measured_faces()[0]["frechet_ratio"]   # doctest: +SKIP
+    3.2
+    """
+    return _rows(path, {"sampler", "steps", "eta", "frechet_ratio"}, "faces")
+
+
+def _rows(path: str | Path, wanted: set[str], what: str) -> list[Row]:
     path = Path(path)
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
-        whole = bool(rows) and all({"sampler", "steps", "w", "interval", "halves"} <= set(row) for row in rows)
+        whole = bool(rows) and all(wanted <= set(row) for row in rows)
     except OSError as error:
         raise UserError(
-            f"no measurements at '{path}'; make them with `tools/measure_digits.py --out {path}`"
+            f"no measurements at '{path}'; make them with `tools/measure_{what}.py --out {path}`"
         ) from error
     except (ValueError, TypeError):
         whole = False
     if not whole:
-        raise UserError(f"'{path}' holds no measurements of digits; make them with tools/measure_digits.py")
+        raise UserError(f"'{path}' holds no measurements of {what}; make them with tools/measure_{what}.py")
     return rows
 
 
