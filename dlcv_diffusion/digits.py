@@ -14,6 +14,7 @@ from .errors import UserError
 from .files import staging_folder
 from .guidance import Guided, guided
 from .noise import seeded_noise
+from .pixels import to_uint8
 from .samplers import Step, ddim, ddpm, dpm_solver
 from .schedule import NoiseSchedule
 from .signal_leak import SignalLeak
@@ -153,15 +154,6 @@ def sample_digits(
                 bar.update(first + count * number // total - bar.n)
             images[part] = to_uint8(x).cpu()
     return images
-
-
-def to_uint8(x: Tensor) -> Tensor:
-    """x in [−1, 1] to 0 … 255, rounded to the nearest and clamped: what a PNG holds.
-
-    >>> to_uint8(torch.tensor([-1.0, 0.0, 1.2]))
-    tensor([  0, 128, 255], dtype=torch.uint8)
-    """
-    return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 def hw2_labels(count: int = 50) -> list[int]:
