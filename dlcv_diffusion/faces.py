@@ -272,4 +272,6 @@ def write_hw2_faces(
 
 
 def _may_be_on_the_hub(name: str) -> bool:
-    return HUB_NAME.fullmatch(name) is not None and not name.endswith(".safetensors") and not Path(name).exists()
+    """Whether it is "owner/name" and not a path that was mistyped: of that, the folder above exists."""
+    path = Path(name)
+    return HUB_NAME.fullmatch(name) is not None and path.suffix != ".safetensors" and not path.parent.exists()

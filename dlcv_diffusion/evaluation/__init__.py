@@ -12,10 +12,12 @@ from .digits import (
     nearest_training,
 )
 from .hw2 import Grade, grade_digits
+from .hw2_faces import FacesGrade, grade_faces
 from .judge import Judge, load_judge
 
 __all__ = [
     "DigitsReport",
+    "FacesGrade",
     "Grade",
     "HalfAccuracy",
     "HalfReport",
@@ -24,6 +26,7 @@ __all__ = [
     "evaluate_digits",
     "frechet_distance",
     "grade_digits",
+    "grade_faces",
     "judge_accuracy",
     "load_judge",
     "nearest_neighbours",

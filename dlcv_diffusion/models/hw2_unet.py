@@ -3,7 +3,9 @@
 import importlib.util
 import inspect
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 
@@ -76,9 +78,7 @@ def _module(path: Path) -> ModuleType:
     if not path.is_file():
         raise UserError(f"no such file: '{path}'; give the course's UNet.py, which defines the network")
     name = f"_user_unet_{abs(hash(path.resolve()))}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise UserError(f"'{path}' is not Python code; give a .py file that defines the class UNet")
+    spec = importlib.util.spec_from_file_location(name, path, loader=_LeavesNoBytecode(name, str(path)))
     module = importlib.util.module_from_spec(spec)
     with _importable(name, module, path.resolve().parent):
         try:
@@ -88,8 +88,15 @@ def _module(path: Path) -> ModuleType:
     return module
 
 
+class _LeavesNoBytecode(SourceFileLoader):
+    """Python's loader of source files, without the `__pycache__` that it would make beside the user's file."""
+
+    def set_data(self, path: str, data: bytes, *, _mode: int = 0o666) -> None:
+        pass
+
+
 @contextmanager
-def _importable(name: str, module: ModuleType, folder: Path):
+def _importable(name: str, module: ModuleType, folder: Path) -> Iterator[None]:
     """While the file runs, dataclasses and pickles find its module, and it finds the files beside it."""
     sys.modules[name] = module
     sys.path.insert(0, str(folder))
