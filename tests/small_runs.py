@@ -101,6 +101,10 @@ def names(folder):
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
 
+def contents(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 @contextmanager
 def full_disk(room):
     """No file can grow beyond `room` bytes: writing fails as it does on a disk without space."""

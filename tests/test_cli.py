@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from small_runs import (
+    contents,
     full_disk,
     names,
     one_thread,  # noqa: F401 – for every test here
@@ -18,24 +19,12 @@ from small_runs import (
     write_npz,
 )
 
-from dlcv_diffusion import NoiseSchedule, __version__, cli
+from dlcv_diffusion import NoiseSchedule, __version__
 from dlcv_diffusion.models import load_model, save_model
 
-VERBS = ["", "train", "train digits", "sample", "sample digits", "grade", "grade digits", "figures", "convert", "info"]
-
-
-@pytest.fixture
-def dlcv(monkeypatch, capsys, tmp_path):
-    """Run a command line in `tmp_path`: (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(words):
-        monkeypatch.setattr("sys.argv", ["dlcv", *words.split()])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return (end.value.code or 0, *capsys.readouterr())
-
-    return run
+GROUPS = ["", "train", "sample", "grade"]
+VERBS = [*GROUPS, "figures", "convert", "info", "noise"]
+VERBS += [f"{group} {what}" for group in GROUPS[1:] for what in ("digits", "faces")]
 
 
 @pytest.fixture
@@ -44,10 +33,6 @@ def weights(tmp_path):
     model = with_random_weights(small_unet(channels=(8, 16), timesteps=20))
     save_model(model, tmp_path / "tiny.safetensors", {"name": "tiny", "schedule": NoiseSchedule.linear(20).config})
     return "--weights tiny.safetensors --device cpu"
-
-
-def contents(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 # --- what it says -----------------------------------------------------------------------------------------------------
@@ -61,7 +46,7 @@ def test_every_verb_has_help_with_an_example(dlcv, verb):
     assert all(re.match(r"  +(dlcv|accelerate launch|torchrun) ", line) for line in examples.splitlines() if line)
 
 
-@pytest.mark.parametrize("verb", ["", "train", "sample", "grade"])
+@pytest.mark.parametrize("verb", GROUPS)
 def test_without_a_verb_it_helps(dlcv, verb):
     _, out, err = dlcv(verb)
     assert "Usage:" in out + err
@@ -171,7 +156,7 @@ TRAIN = "train digits --preset tiny --data digits.npz --device cpu --out run"
 BAD = {
     # sample
     "sample digits out --weights none.safetensors": "no weights at 'none.safetensors'",
-    "sample digits out --weights digit": "no weights at 'digit'; give a .safetensors file or one of: digits\n",
+    "sample digits out --weights digit": "no weights at 'digit'; give a .safetensors file or one of: digits",
     "sample digits out --weights digits_judge": "'digits_judge' is shipped with the package, but no model",
     "sample digits out --weights short.safetensors": "not a whole safetensors file",
     "sample digits out --weights words.txt": "not a whole safetensors file",
@@ -193,7 +178,7 @@ BAD = {
     "sample digits out WEIGHTS --w two": "Invalid value for '--w'",
     "sample digits out WEIGHTS --interval 7 8": "no timestep has a noise level in",
     "sample digits": "Missing argument",
-    "sample faces out": "No such command",
+    "sample emoji out": "No such command",
     # figures
     "figures --out words.txt WEIGHTS": "cannot write 'words.txt",
     "figures --out figures --weights none.safetensors": "no weights at",

@@ -1,0 +1,107 @@
+"""`dlcv …`: every verb calls one public function of the package. Bad input: one sentence, exit code 2."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import UserError
+from . import grade, options, sample, train
+from .options import MAX_SEED, examples, group, numbers, speaks
+
+app = group(
+    "Diffusion models for the DLCV homework: train, sample, grade and draw.",
+    "dlcv info",
+    "dlcv sample digits out",
+    "dlcv grade digits out",
+    "dlcv noise noise --seeds 0-9 --like faces",
+    "dlcv sample faces noise out",
+)
+app.add_typer(train.app, name="train")
+app.add_typer(sample.app, name="sample")
+app.add_typer(grade.app, name="grade")
+
+
+def main() -> None:
+    """Run the command line; for bad input, one sentence and exit code 2."""
+    try:
+        app(prog_name="dlcv")
+    except UserError as error:
+        if speaks():
+            print(f"dlcv: {error}", file=sys.stderr)
+        else:
+            time.sleep(10)  # a launcher stops all processes when the first one ends: let it be the one that speaks
+        sys.exit(2)
+
+
+@app.command(
+    epilog=examples(
+        "dlcv noise noise                       (the course's: ten, 3×256×256)",
+        "dlcv noise noise --like faces          (of the size that the shipped model takes)",
+        "dlcv noise noise --seeds 0-3,7 --size 64 --channels 1",
+    )
+)
+def noise(
+    out: Annotated[Path, typer.Argument(metavar="OUT_DIR", help="gets 00.pt …, named after their seeds")],
+    seeds: Annotated[str, typer.Option(help="numbers and ranges, such as 0-9 or 0-3,7")] = "0-9",
+    size: Annotated[int | None, typer.Option(help="pixels a side, 256 by default", min=1)] = None,
+    channels: Annotated[int | None, typer.Option(help="3 (RGB, by default) or 1 (grey)", min=1)] = None,
+    like: Annotated[str | None, typer.Option(help="weights of `sample faces` whose size is taken instead")] = None,
+    unet_py: options.UnetPy = None,
+) -> None:
+    """Draw noises N(0, I) for `sample faces`, in the course's format."""
+    from ..data.noises import write_noises
+    from ..faces import face_denoiser
+
+    if like is None and unet_py is not None:
+        raise UserError("unet_py (--unet-py) does nothing without --like; leave it out, or give the weights")
+    if like is None:
+        shape = (channels or 3, size or 256, size or 256)
+    elif size is not None or channels is not None:
+        raise UserError("--like takes size and channels from the weights; leave out --size and --channels, or --like")
+    else:
+        shape = face_denoiser(like, unet_py=unet_py, device="cpu").image_size
+        if shape is None:
+            raise UserError(f"the weights '{like}' draw any size; give --size and --channels instead of --like")
+    paths = write_noises(out, numbers(seeds), (1, *shape))
+    print(f"{len(paths)} noises of {'×'.join(map(str, shape))}: {paths[0]} … {paths[-1].name}")
+
+
+@app.command(epilog=examples("dlcv figures", "dlcv figures --out figures --weights runs/digits/model.safetensors"))
+def figures(
+    out: Annotated[Path, typer.Option(help="folder for the PNG files")] = Path("figures"),
+    weights: options.Weights = "digits",
+    seed: Annotated[
+        int, typer.Option(help="of the first column; the next columns take the next seeds", min=0, max=MAX_SEED)
+    ] = 0,
+    device: options.Device = None,
+) -> None:
+    """Draw the report's figures."""
+    from ..digits import write_digit_figures
+    from ..models import load_model
+
+    for path in write_digit_figures(out, load_model(weights), seed=seed, device=device):
+        print(path)
+
+
+@app.command(epilog=examples("dlcv convert report.pt report.safetensors"))
+def convert(
+    pt: Annotated[Path, typer.Argument(help="a .pt file with the state dict of the report's network")],
+    out: Annotated[Path, typer.Argument(help="the .safetensors file to write")],
+    timesteps: Annotated[int, typer.Option(help="T of the schedule it was trained with", min=1)] = 350,
+) -> None:
+    """Turn weights of the report's own format into safetensors."""
+    from ..models.convert import convert_report_weights
+
+    model = convert_report_weights(pt, out, timesteps=timesteps)
+    print(f"{out}: {type(model).__name__} with {sum(p.numel() for p in model.parameters()):,} parameters")
+
+
+@app.command(epilog=examples("dlcv info"))
+def info() -> None:
+    """Versions, the device, and what weights and data are found."""
+    from ..info import describe_installation
+
+    print(describe_installation())

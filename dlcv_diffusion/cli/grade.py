@@ -1,0 +1,40 @@
+"""`dlcv grade …`"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import examples, group
+
+app = group(
+    "Grade a folder of images as the course does.", "dlcv grade digits out", "dlcv grade faces out hw2_data/face/GT"
+)
+
+
+@app.command(
+    "digits",
+    epilog=examples("dlcv grade digits out", "dlcv grade digits out --mnistm-classifier Classifier.pth"),
+)
+def digits(
+    folder: Annotated[Path, typer.Argument(help="with mnistm/ and svhn/ in it")],
+    mnistm_classifier: Annotated[
+        Path | None, typer.Option(help="the course's LeNet file, instead of our judge")
+    ] = None,
+    count: Annotated[int, typer.Option(help="images of each class; the course asks for 50", min=1)] = 50,
+) -> None:
+    """Accuracy of a digit classifier on each half, and their mean."""
+    from ..evaluation.hw2 import grade_digits
+
+    print(grade_digits(folder, mnistm_classifier=mnistm_classifier, per_digit=count))
+
+
+@app.command("faces", epilog=examples("dlcv grade faces out hw2_data/face/GT"))
+def faces(
+    out: Annotated[Path, typer.Argument(help="folder with your 00.png …")],
+    gt: Annotated[Path, typer.Argument(help="the course's folder of the same names, face/GT")],
+) -> None:
+    """Mean squared error of each image, and their mean: below 20 passes."""
+    from ..evaluation.hw2_faces import grade_faces
+
+    print(grade_faces(out, gt))

@@ -1,0 +1,99 @@
+"""`dlcv train …`"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import options
+from .options import examples, given, group, show_training
+
+app = group("Train a model.", "dlcv train digits --preset tiny --out runs/tiny", "dlcv train faces --data faces64.zip")
+
+
+@app.command(
+    "digits",
+    epilog=examples(
+        "dlcv train digits --preset tiny --out runs/tiny",
+        "dlcv train digits --data hw2_data --precision bf16 --resume",
+        "accelerate launch --num_processes 4 -m dlcv_diffusion train digits --preset report --data hw2_data",
+        "torchrun --nproc-per-node 2 -m dlcv_diffusion train digits --device cpu",
+    ),
+)
+def digits(
+    preset: Annotated[str, typer.Option(help="report (the report's network), small (what ships) or tiny")] = "small",
+    data: Annotated[
+        str, typer.Option(help="'sample', the course's hw2_data folder, an .npz, or another folder")
+    ] = "sample",
+    out: options.RunFolder = Path("runs/digits"),
+    svhn: Annotated[bool, typer.Option("--svhn", help="the real SVHN instead of street digits")] = False,
+    root: Annotated[str | None, typer.Option(help="folder of torchvision's downloads, for --svhn")] = None,
+    photos: Annotated[str | None, typer.Option(help="photographs (folder or zip) for MNIST-M's backgrounds")] = None,
+    resume: options.Resume = False,
+    steps: options.Steps = None,
+    batch_size: options.TrainBatchSize = None,
+    lr: options.LearningRate = None,
+    seed: options.TrainSeed = 0,
+    precision: options.Precision = None,
+    device: options.Device = None,
+    checkpoint_every: options.CheckpointEvery = 500,
+    preview_every: options.PreviewEvery = 1000,
+) -> None:
+    """Train a digit model: class-conditional DDPM with label drop."""
+    from ..training.digits import train_digits
+
+    states = train_digits(
+        preset,
+        data,
+        out,
+        resume=resume,
+        device=device,
+        checkpoint_every=checkpoint_every,
+        preview_every=preview_every,
+        data_options={k: v for k, v in {"svhn": svhn, "root": root, "photos": photos}.items() if v},
+        **given(steps=steps, batch_size=batch_size, lr=lr, seed=seed, precision=precision),
+    )
+    show_training(states, out)
+
+
+@app.command(
+    "faces",
+    epilog=examples(
+        "dlcv train faces --data faces64.zip",
+        "dlcv train faces --data celeba --size 128 --channels 3 --precision bf16",
+        "dlcv train faces --data faces64.zip --preset tiny --out runs/tiny_faces --resume",
+    ),
+)
+def faces(
+    data: Annotated[Path, typer.Option(help="folder or zip of pictures; every tenth is held out")],
+    preset: Annotated[str, typer.Option(help="small (what ships) or tiny")] = "small",
+    size: Annotated[int, typer.Option(help="pixels a side, to which pictures are cut and resized", min=1)] = 64,
+    channels: Annotated[int, typer.Option(help="1 (grey) or 3 (RGB)", min=1)] = 1,
+    out: options.RunFolder = Path("runs/faces"),
+    prediction: Annotated[str | None, typer.Option(help="instead of the preset's v: eps, v or x0")] = None,
+    resume: options.Resume = False,
+    steps: options.Steps = None,
+    batch_size: options.TrainBatchSize = None,
+    lr: options.LearningRate = None,
+    seed: options.TrainSeed = 0,
+    precision: options.Precision = None,
+    device: options.Device = None,
+    checkpoint_every: options.CheckpointEvery = 500,
+    preview_every: options.PreviewEvery = 1000,
+) -> None:
+    """Train a face model: unconditional DDPM on a folder or zip of pictures."""
+    from ..training.faces import train_faces
+
+    states = train_faces(
+        data,
+        preset,
+        out,
+        size=size,
+        channels=channels,
+        resume=resume,
+        device=device,
+        checkpoint_every=checkpoint_every,
+        preview_every=preview_every,
+        **given(prediction=prediction, steps=steps, batch_size=batch_size, lr=lr, seed=seed, precision=precision),
+    )
+    show_training(states, out)
