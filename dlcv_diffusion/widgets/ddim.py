@@ -54,7 +54,11 @@ def eta_explorer(
         return Refining(ddim(denoiser, x_T, schedule, steps=steps, eta=eta, seeds=[seed], **sampling), steps)
 
     def describe(eta: float, steps: int, seed: int) -> str:
-        return "no noise is added: the face is a function of x_T" if eta == 0 else "noise is added at every step"
+        return (
+            "no noise is added: the image is a function of x_T alone"
+            if eta == 0
+            else "fresh noise is added at every step"
+        )
 
     controls = {
         "eta": Control(_numbers(etas), "noise added, η", start=float(start[0]), symbol="η"),
@@ -115,14 +119,14 @@ def alpha_explorer(
 
     def describe(**position: Any) -> str:
         root = math.sqrt(math.prod(image_size))
-        lengths = [f"{name} {x.norm().item() / root:.2f}" for name, x in noises(**position).items()]
-        order = "left slerp, right lerp; " if len(lengths) > 1 else ""
-        return f"{order}length of the noise, in √D: {', '.join(lengths)}"
+        lengths = {name: f"{x.norm().item() / root:.2f} √D" for name, x in noises(**position).items()}
+        sides = {"slerp": " (left)", "lerp": " (right)"} if len(lengths) > 1 else {}
+        return "length of the noise: " + ", ".join(f"{way}{sides.get(way, '')} {x}" for way, x in lengths.items())
 
     first, way, a, b = start
     controls = {
         "alpha": Control(_further(alphas, beyond), "α", start=float(first), symbol="α"),
-        "way": Control(["slerp", "lerp", "both"], "along", label=str, start=way, buttons=True, symbol="along"),
+        "way": Control(["slerp", "lerp", "both"], "along", label=str, start=way, buttons=True),
         "a": Control(list(seeds), "seed at α = 0", label=str, start=a),
         "b": Control(list(seeds), "seed at α = 1", label=str, start=b),
     }

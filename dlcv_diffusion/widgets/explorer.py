@@ -10,6 +10,7 @@ position, and it waits for a cell that is running. Without an event loop, as in 
 
 import asyncio
 import html
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,7 +42,7 @@ class Control:
     - start: where it stands first; by default at the first value.
     - live: draw while it is being dragged; False waits until it is let go, for pictures that take their time.
     - play: a button beside it that runs through the values.
-    - buttons: a button for each value instead of a slider, for a few words.
+    - buttons: a button for each value instead of a slider, for a few words that explain themselves.
     - symbol: what the still picture calls it; by default the name of the keyword.
     """
 
@@ -165,13 +166,16 @@ class Explorer:
         room = {"description_width": f"{max(len(control.description) for control in self.controls.values()) + 1}ch"}
         self._sliders, rows = [], []
         for control in self.controls.values():
-            options = [(control.label(value), value) for value in control.values]
-            common = {"options": options, "value": control.first, "description": control.description}
+            common = {
+                "options": [(control.label(value), value) for value in control.values],
+                "value": control.first,
+                "description": control.description,
+                "layout": {"width": "440px"},
+            }
             if control.buttons:
                 slider = ipywidgets.ToggleButtons(**common, style={**room, "button_width": "6em"})
             else:
-                wide = {"width": "440px"}
-                slider = ipywidgets.SelectionSlider(**common, continuous_update=control.live, style=room, layout=wide)
+                slider = ipywidgets.SelectionSlider(**common, continuous_update=control.live, style=room)
             slider.observe(self._moved, names="value")
             self._sliders.append(slider)
             rows.append(slider)
@@ -210,7 +214,7 @@ class Explorer:
         position = tuple(slider.value for slider in self._sliders)
         try:
             words = self._describe(**self._named(position)) if self._describe else ""
-            shown = 0.0
+            shown = -math.inf
             for item, done, total in self._drafts(position) if position not in self.kept else ():
                 if drafts and done != total and time.monotonic() - shown > BETWEEN_DRAFTS:
                     self._send(self._tiled(getattr(item, "x0", item)), words, f"step {done} of {total or '…'}")
@@ -221,11 +225,15 @@ class Explorer:
             self._line.value = html.escape(f"{self._label(position)}: {type(error).__name__}: {error}")
 
     def _send(self, picture: np.ndarray, words: str, progress: str = "") -> None:
+        """A draft's words go before it, a finished picture's behind it: so they never call a draft finished."""
+        separator = " · " if words and progress else ""
+        line = html.escape(words) + (f"<i>{separator}{progress}</i>" if progress else "")
+        if progress:
+            self._line.value = line
         png = self._png(picture)
         self._image.layout.width, self._image.layout.height = (f"{side}px" for side in png_size(png).values())
         self._image.value = png
-        separator = " · " if words and progress else ""
-        self._line.value = html.escape(words) + (f"<i>{separator}{progress}</i>" if progress else "")
+        self._line.value = line
 
     def _drafts(self, position: tuple) -> Iterator[tuple[Any, int, int]]:
         """Draw: yields each draft, how many there have been and will be (0: unknown), and keeps the last."""
@@ -262,7 +270,8 @@ class Explorer:
 
     def _written(self, name: str, position: tuple) -> str:
         control = self.controls[name]
-        return f"{control.symbol or name} = {control.label(self._named(position)[name])}"
+        value = control.label(self._named(position)[name])
+        return value if control.buttons else f"{control.symbol or name} = {value}"
 
     def _table(self) -> tuple[list[str], list[str]] | None:
         """Labels of rows and columns, where the still positions are all pairs of the values of two controls."""

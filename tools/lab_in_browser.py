@@ -1,0 +1,231 @@
+"""JupyterLab with a notebook in it, in a headless Chromium: what the browser tests and `benchmarks/sliders.py` share.
+
+    with running_lab(folder) as lab, chromium() as browser:
+        notebook = LabNotebook(browser, lab, "04_ddim_eta.ipynb")
+        notebook.run_all()
+        notebook.handle("noise added, η").press("ArrowRight")
+
+The browser is the system's own; Playwright drives it and downloads nothing.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+HOW_TO_GET_ONE = (
+    "no Chromium or Chrome is installed; on Debian `apt-get install chromium` brings one, elsewhere your system's "
+    "packages or google.com/chrome"
+)
+QUIET = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-proxy-server",
+]
+TOKEN = "a-token-of-the-tests"
+PATIENCE = 60_000  # milliseconds for the page to react; a busy machine is slow
+NO_NEWS = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}}
+
+
+class Lab(NamedTuple):
+    """A running server: its address, ending in a slash, and where it writes what it says."""
+
+    url: str
+    log: Path
+
+
+def find_browser() -> str | None:
+    """The path of an installed Chromium or Chrome, if there is one."""
+    return next((path for name in BROWSERS if (path := shutil.which(name))), None)
+
+
+@contextmanager
+def running_lab(
+    folder: Path, scratch: Path, environment: Mapping[str, str] | None = None, patience: float = 120
+) -> Iterator[Lab]:
+    """A JupyterLab whose files are those of `folder`, with settings of its own in `scratch`, on a free port.
+
+    Raises `RuntimeError`, with the end of its log, where it does not answer within `patience` seconds.
+    """
+    places = {name: scratch / name for name in ("config", "data", "runtime", "settings", "workspaces", "app_settings")}
+    for place in places.values():
+        place.mkdir(parents=True, exist_ok=True)
+    overrides = places["app_settings"] / "overrides.json"
+    overrides.write_text(json.dumps(NO_NEWS))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [
+        *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}"),
+        *(f"--ServerApp.root_dir={folder}", f"--IdentityProvider.token={TOKEN}"),
+        *(f"--LabApp.user_settings_dir={places['settings']}", f"--LabApp.workspaces_dir={places['workspaces']}"),
+        *(f"--LabServerApp.app_settings_dir={places['app_settings']}", "--LabApp.extension_manager=readonly"),
+    ]
+    own = {f"JUPYTER_{name.upper()}_DIR": str(places[name]) for name in ("config", "data", "runtime")}
+    log = scratch / "jupyterlab.log"
+    with log.open("w") as out:
+        server = subprocess.Popen(
+            command,
+            env={**os.environ, **own, **(environment or {})},
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            yield Lab(_address(server, places["runtime"], log, patience), log)
+        finally:
+            server.send_signal(signal.SIGTERM)  # it ends its kernels, then itself
+            try:
+                server.wait(20)
+            except subprocess.TimeoutExpired:
+                os.killpg(server.pid, signal.SIGKILL)
+                server.wait()
+
+
+def _address(server: subprocess.Popen, runtime: Path, log: Path, patience: float) -> str:
+    """Where the server answers, once it does: the port may be another one if ours was taken in the meantime."""
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    until = time.monotonic() + patience
+    while time.monotonic() < until and server.poll() is None:
+        for info in runtime.glob(f"jpserver-{server.pid}.json"):
+            try:
+                url = json.loads(info.read_text())["url"]
+                direct.open(f"{url}api/status?token={TOKEN}", timeout=10).close()
+                return url
+            except (OSError, ValueError):
+                pass
+        time.sleep(0.1)
+    raise RuntimeError(f"JupyterLab did not start:\n{log.read_text()[-2000:]}")
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """A headless browser, as Playwright's `Browser`. Raises `FileNotFoundError` where none is installed."""
+    from playwright.sync_api import sync_playwright
+
+    executable = find_browser()
+    if executable is None:
+        raise FileNotFoundError(HOW_TO_GET_ONE)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=QUIET, headless=True)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+# Every picture that the live view shows is noted with its time, and every change of the line below it. A picture
+# counts from the frame that follows its decoding. The keyboard's events are noted too: a move begins at the keydown.
+WATCH = """view => {
+  const events = [], image = view.querySelector('img'), note = (kind, what) => {
+    events.push({at: performance.now(), kind, what});
+  };
+  const line = view.querySelector('.widget-html:last-child .widget-html-content');
+  image.addEventListener('load', () => {
+    const {src, naturalWidth, naturalHeight} = image;
+    requestAnimationFrame(() => note('picture', {src, size: [naturalWidth, naturalHeight]}));
+  });
+  new MutationObserver(() => note('line', line.textContent)).observe(line, {childList: true, subtree: true});
+  document.addEventListener('keydown', () => note('key', ''), true);
+  window.sliderEvents = events;
+}"""
+
+
+class LabNotebook:
+    """A notebook that is open in JupyterLab, alone on its page; close it when you are done, for its kernel's sake."""
+
+    def __init__(self, browser: Any, lab: Lab, name: str, *, size: tuple[int, int] = (1280, 1000)) -> None:
+        self.context = browser.new_context(viewport={"width": size[0], "height": size[1]})
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(PATIENCE)
+        self.page.goto(f"{lab.url}doc/tree/{name}?token={TOKEN}&reset")
+        self.page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
+        self.page.wait_for_function(  # "idle" alone is said before there is a kernel
+            """() => document.querySelector('.jp-Notebook-ExecutionIndicator')?.dataset.status === 'idle'
+                && !/No Kernel/.test(document.querySelector('.jp-KernelName')?.textContent ?? 'No Kernel')"""
+        )
+
+    def __enter__(self) -> "LabNotebook":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.context.close()
+
+    def run_all(self, patience: float = 300) -> None:
+        """Run > Run All Cells, from the menu, and wait until the last cell has run or one has failed."""
+        self.page.get_by_role("menuitem", name="Run", exact=True).click()
+        self.page.get_by_role("menuitem", name=re.compile("^Run All Cells$")).click()
+        self.page.wait_for_function(
+            """() => {
+                const prompts = [...document.querySelectorAll('.jp-Notebook .jp-CodeCell')]
+                    .filter(cell => cell.querySelector('.cm-content')?.textContent.trim() !== '')
+                    .map(cell => cell.querySelector('.jp-InputPrompt').textContent.trim());
+                const failed = document.querySelector('[data-mime-type="application/vnd.jupyter.error"]');
+                return failed || prompts.length && prompts.every(prompt => /^\\[\\d+\\]:?$/.test(prompt));
+            }""",
+            timeout=1000 * patience,
+        )
+
+    def errors(self) -> list[str]:
+        """What failed: tracebacks of cells, widgets that could not be shown."""
+        failures = ", ".join(
+            (
+                '[data-mime-type="application/vnd.jupyter.error"]',
+                ".jp-OutputArea-output.jp-mod-error",
+                ".jupyter-widgets-error-widget",
+            )
+        )
+        return self.page.locator(failures).all_inner_texts()
+
+    def view(self, number: int = 0) -> Any:
+        """The live view of an explorer, scrolled to, as a Playwright locator."""
+        view = self.page.locator(".jp-OutputArea-output .widget-vbox:has(.widget-image)").nth(number)
+        view.scroll_into_view_if_needed()
+        view.locator("img").wait_for()
+        return view
+
+    def handle(self, label: str, number: int = 0) -> Any:
+        """What takes the keys of the slider with this label."""
+        row = self.view(number).locator(".widget-inline-hbox").filter(has=self.page.get_by_text(label, exact=True))
+        return row.locator(".noUi-handle").first
+
+    def watch(self, number: int = 0) -> None:
+        """Begin to note what the live view shows, and when."""
+        self.view(number).evaluate(WATCH)
+
+    def events(self) -> list[dict[str, Any]]:
+        """What was noted: `at` (milliseconds), `kind` ("key", "picture" or "line") and `what`."""
+        return self.page.evaluate("window.sliderEvents")
+
+    def forget(self) -> None:
+        """Begin a new list of events."""
+        self.page.evaluate("window.sliderEvents.length = 0")
+
+    def wait_until_finished(self, patience: float = 60) -> None:
+        """Wait until the last thing noted is a finished picture: a line, after the key, that names no step."""
+        self.page.wait_for_function(
+            """() => {
+                const events = window.sliderEvents, key = events.findLastIndex(event => event.kind === 'key');
+                const since = events.slice(key + 1), lines = since.filter(event => event.kind === 'line');
+                const pictures = since.filter(event => event.kind === 'picture');
+                return key >= 0 && pictures.length && lines.length && !/step \\d+ of/.test(lines.at(-1).what)
+                    && document.querySelector(`img[src="${pictures.at(-1).what.src}"]`);
+            }""",
+            timeout=1000 * patience,
+        )
