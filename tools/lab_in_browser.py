@@ -143,7 +143,21 @@ WATCH = """view => {
   });
   new MutationObserver(() => note('line', line.textContent)).observe(line, {childList: true, subtree: true});
   document.addEventListener('keydown', () => note('key', ''), true);
-  window.sliderEvents = events;
+  [window.sliderEvents, window.sliderLine, window.sliderImage] = [events, () => line.textContent, () => image];
+}"""
+
+
+PIXELS = """image => {
+  const canvas = document.createElement('canvas');
+  [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+  canvas.getContext('2d').drawImage(image, 0, 0);
+  return canvas.toDataURL();
+}"""
+
+FINISHED = """() => {
+  const events = window.sliderEvents, since = events.slice(events.findLastIndex(event => event.kind === 'key') + 1);
+  const picture = since.findLast(event => event.kind === 'picture');
+  return picture && !/step \\d+ of/.test(window.sliderLine()) && window.sliderImage().src === picture.what.src;
 }"""
 
 
@@ -184,14 +198,9 @@ class LabNotebook:
 
     def errors(self) -> list[str]:
         """What failed: tracebacks of cells, widgets that could not be shown."""
-        failures = ", ".join(
-            (
-                '[data-mime-type="application/vnd.jupyter.error"]',
-                ".jp-OutputArea-output.jp-mod-error",
-                ".jupyter-widgets-error-widget",
-            )
-        )
-        return self.page.locator(failures).all_inner_texts()
+        failed = self.page.locator('[data-mime-type="application/vnd.jupyter.error"]').all_inner_texts()
+        dead = self.page.get_by_text(re.compile("^Error (displaying|creating) widget")).all_inner_texts()
+        return failed + dead
 
     def view(self, number: int = 0) -> Any:
         """The live view of an explorer, scrolled to, as a Playwright locator."""
@@ -204,6 +213,19 @@ class LabNotebook:
         """What takes the keys of the slider with this label."""
         row = self.view(number).locator(".widget-inline-hbox").filter(has=self.page.get_by_text(label, exact=True))
         return row.locator(".noUi-handle").first
+
+    def fingerprint(self, number: int = 0) -> str:
+        """The pixels that the live view shows, as a data URL: equal pictures, equal words."""
+        return self.view(number).locator("img").evaluate(PIXELS)
+
+    def words(self, number: int = 0) -> str:
+        """The line below the picture."""
+        return self.view(number).locator(".widget-html-content").last.inner_text()
+
+    def screenshot(self, path: Path, number: int | None = None) -> None:
+        """The page, or one live view of it, as a PNG."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (self.page if number is None else self.view(number)).screenshot(path=path)
 
     def watch(self, number: int = 0) -> None:
         """Begin to note what the live view shows, and when."""
@@ -218,14 +240,5 @@ class LabNotebook:
         self.page.evaluate("window.sliderEvents.length = 0")
 
     def wait_until_finished(self, patience: float = 60) -> None:
-        """Wait until the last thing noted is a finished picture: a line, after the key, that names no step."""
-        self.page.wait_for_function(
-            """() => {
-                const events = window.sliderEvents, key = events.findLastIndex(event => event.kind === 'key');
-                const since = events.slice(key + 1), lines = since.filter(event => event.kind === 'line');
-                const pictures = since.filter(event => event.kind === 'picture');
-                return key >= 0 && pictures.length && lines.length && !/step \\d+ of/.test(lines.at(-1).what)
-                    && document.querySelector(`img[src="${pictures.at(-1).what.src}"]`);
-            }""",
-            timeout=1000 * patience,
-        )
+        """Wait until, since the last key, a picture has come that is shown, and the line below names no step."""
+        self.page.wait_for_function(FINISHED, timeout=1000 * patience)

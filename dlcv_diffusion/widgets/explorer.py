@@ -172,7 +172,7 @@ class Explorer:
                 "description": control.description,
                 "layout": {"width": "440px"},
             }
-            if control.buttons:
+            if control.buttons or len(control.values) == 1:  # a slider needs two ends
                 slider = ipywidgets.ToggleButtons(**common, style={**room, "button_width": "6em"})
             else:
                 slider = ipywidgets.SelectionSlider(**common, continuous_update=control.live, style=room)

@@ -1,0 +1,127 @@
+"""The sliders where they live: JupyterLab in a headless Chromium, moved by keyboard.
+
+Screenshots go to `artefacts/browser/`. Without a browser these tests are skipped, or, with DLCV_REQUIRE_BROWSER=1 in
+the environment, as `.ci/run` has it, they fail.
+"""
+
+import os
+import shutil
+
+import nbformat
+import pytest
+from lab_in_browser import HOW_TO_GET_ONE, LabNotebook, chromium, find_browser, running_lab
+from run_notebooks import environment
+
+SLOW = """
+import time
+from dlcv_diffusion import NoiseSchedule
+from dlcv_diffusion.widgets import eta_explorer
+
+calls = []
+
+def denoise(x, t):
+    calls.append(int(t[0]))
+    time.sleep(0.05)
+    return x.roll(1, -1)
+"""
+
+EXPLORE = """
+eta_explorer(
+    denoise, schedule=NoiseSchedule.linear(1000), image_size=(1, 64, 64), seeds=range(50), steps=(20,), still=[0],
+    describe=lambda eta, steps, seed: f"seed {seed}, {len(calls)} calls before",
+)
+"""
+
+
+@pytest.fixture(scope="module")
+def screenshots(root):
+    return root / "artefacts" / "browser"
+
+
+@pytest.fixture(scope="module")
+def folder(root, tmp_path_factory):
+    """The notebooks as a reader has them, without outputs, and one whose network is slow and counts its calls."""
+    folder = tmp_path_factory.mktemp("notebooks")
+    for path in [*root.glob("notebooks/04_*.ipynb"), *root.glob("notebooks/05_*.ipynb")]:
+        notebook = nbformat.read(path, as_version=4)
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                cell.outputs, cell.execution_count = [], None
+        nbformat.write(notebook, folder / path.name)
+    slow = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source.strip()) for source in (SLOW, EXPLORE)])
+    slow.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    nbformat.write(slow, folder / "slow.ipynb")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def open_notebook(folder, tmp_path_factory, screenshots):
+    """A function that opens a notebook by its name, in one browser and one JupyterLab for all tests."""
+    if find_browser() is None:
+        (pytest.fail if os.environ.get("DLCV_REQUIRE_BROWSER") else pytest.skip)(HOW_TO_GET_ONE)
+    scratch, figures = tmp_path_factory.mktemp("lab"), tmp_path_factory.mktemp("figures")
+    with running_lab(folder, scratch, environment(figures, cpu=True)) as lab, chromium() as browser:
+        yield lambda name: LabNotebook(browser, lab, name)
+    screenshots.mkdir(parents=True, exist_ok=True)
+    shutil.copy(lab.log, screenshots / "jupyterlab.log")
+
+
+def picture_sizes(events):
+    return {tuple(event["what"]["size"]) for event in events if event["kind"] == "picture"}
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "key"),
+    [("04_ddim_eta", "noise added, η", "ArrowRight"), ("05_slerp_vs_lerp", "α", "ArrowLeft")],
+)
+def test_a_notebook_runs_and_its_slider_moves_the_picture(open_notebook, screenshots, name, label, key):
+    with open_notebook(f"{name}.ipynb") as notebook:
+        try:
+            notebook.run_all(patience=900)
+            assert notebook.errors() == []
+            before = notebook.fingerprint()
+            notebook.screenshot(screenshots / f"{name}_before.png", 0)
+            notebook.watch()
+            handle = notebook.handle(label)
+            handle.focus()
+            handle.press(key)
+            notebook.wait_until_finished()
+            after = notebook.fingerprint()
+            assert after != before
+            assert len([event for event in notebook.events() if event["kind"] == "picture"]) > 1  # drafts came first
+            handle.press("ArrowLeft" if key == "ArrowRight" else "ArrowRight")
+            notebook.wait_until_finished()
+            assert notebook.fingerprint() == before
+            assert len(picture_sizes(notebook.events())) == 1
+            handle.press(key)
+            notebook.wait_until_finished()
+            assert notebook.fingerprint() == after
+            assert notebook.errors() == []
+        finally:
+            notebook.screenshot(screenshots / f"{name}.png")
+
+
+def test_a_held_key_leaves_nothing_in_the_queue(open_notebook, screenshots):
+    with open_notebook("slow.ipynb") as notebook:
+        try:
+            notebook.run_all()
+            notebook.watch()
+            handle = notebook.handle("seed of the noise")
+            handle.focus()
+            for _ in range(8):
+                handle.press("ArrowRight")
+            notebook.page.wait_for_function("() => /^seed 8,.*step \\d+ of 20/.test(window.sliderLine())")
+            notebook.screenshot(screenshots / "slow_refining.png", 0)
+            notebook.wait_until_finished()
+            assert notebook.words().startswith("seed 8,")
+            finished = notebook.fingerprint()
+            handle.press("ArrowRight")
+            notebook.wait_until_finished()
+            handle.press("ArrowLeft")
+            notebook.wait_until_finished()
+            assert notebook.fingerprint() == finished  # the picture of seed 8, and of no other
+            calls = int(notebook.words().split()[2])
+            assert calls < 20 + 8 * 20, "the seeds on the way were drawn to the end"
+            assert notebook.errors() == []
+        finally:
+            notebook.screenshot(screenshots / "slow.png")
