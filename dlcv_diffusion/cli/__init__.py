@@ -9,7 +9,7 @@ import typer
 
 from ..errors import UserError
 from . import grade, options, sample, train
-from .options import MAX_SEED, examples, group, numbers, speaks
+from .options import MAX_SEED, examples, group, numbers, speaks, written
 
 app = group(
     "Diffusion models for the DLCV homework: train, sample, grade and draw.",
@@ -66,7 +66,7 @@ def noise(
         if shape is None:
             raise UserError(f"the weights '{like}' draw any size; give --size and --channels instead of --like")
     paths = write_noises(out, numbers(seeds), (1, *shape))
-    print(f"{len(paths)} noises of {'×'.join(map(str, shape))}: {paths[0]} … {paths[-1].name}")
+    print(written(paths, "noise", f"of {'×'.join(map(str, shape))}"))
 
 
 @app.command(epilog=examples("dlcv figures", "dlcv figures --out figures --weights runs/digits/model.safetensors"))

@@ -1,7 +1,7 @@
 """What the verbs of the command line share: help with examples, options, and the progress of a training run."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -88,6 +88,16 @@ def numbers(text: str) -> list[int]:
             raise UserError(f"the range '{part.strip()}' in '{text}' runs backwards; give the smaller seed first")
         seeds.extend(range(int(first), int(last or first) + 1))
     return seeds
+
+
+def written(paths: Sequence[Path], what: str, how: str = "") -> str:
+    """What to say of files that were written.
+
+    >>> written([Path("out/00.png"), Path("out/01.png")], "face")
+    '2 faces: out/00.png … 01.png'
+    """
+    words = [f"{len(paths)} {what}{'' if len(paths) == 1 else 's'}", *([how] if how else [])]
+    return f"{' '.join(words)}: {paths[0]}{f' … {paths[-1].name}' if len(paths) > 1 else ''}"
 
 
 def show_training(states: Iterable["TrainState"], out: Path) -> None:

@@ -8,7 +8,7 @@ import typer
 
 from ..errors import UserError
 from . import options
-from .options import MAX_SEED, examples, given, group
+from .options import MAX_SEED, examples, given, group, written
 
 app = group(
     "Sample images and write them to a folder.",
@@ -117,7 +117,7 @@ def faces(
     paths = write_hw2_faces(
         noises, out, denoise, config, seed=seed or 0, batch_size=batch_size, fast=fast, progress=True
     )
-    print(f"{len(paths)} faces: {paths[0]} … {paths[-1].name}" if len(paths) > 1 else f"1 face: {paths[0]}")
+    print(written(paths, "face"))
 
 
 def number_or_none(text: str) -> float | None:

@@ -1,7 +1,9 @@
 """A `UNet2DModel` of diffusers, from a folder or by its name on the hub, with the scheduler it was trained with."""
 
 import json
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +154,8 @@ def _config(of: Any, source: str, subfolder: str | None = None, *, reach: bool =
             raise UserError(f"'{path}' is no config of diffusers; save the network again")
         return config
     try:
-        return of.load_config(source, subfolder=subfolder)
+        with _quietly():
+            return of.load_config(source, subfolder=subfolder)
     except (OSError, ValueError) as error:  # of a missing file and of a missing hub: the cause tells them apart
         if reach and "Entry" not in type(error.__context__).__name__.removeprefix("LocalEntry"):
             raise UserError(_no_network(source)) from error
@@ -166,9 +169,10 @@ def _weights(unet_class: Any, source: str, folder: str | None) -> nn.Module:
     kinds = [any(here.glob("*.safetensors"))] if here.is_dir() else [True, False]
     for safetensors in kinds:
         try:
-            unet, found = unet_class.from_pretrained(
-                source, subfolder=folder, use_safetensors=safetensors, output_loading_info=True
-            )
+            with _quietly():
+                unet, found = unet_class.from_pretrained(
+                    source, subfolder=folder, use_safetensors=safetensors, output_loading_info=True
+                )
         except OSError as error:  # no such file on the hub, or a damaged one
             failure = failure or error
             continue
@@ -181,6 +185,14 @@ def _weights(unet_class: Any, source: str, folder: str | None) -> nn.Module:
         return unet.float()
     said = " ".join(str(failure).split())[:200]
     raise UserError(f"'{source}' has no weights that can be read ({said}); save the network again") from failure
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the warnings about arguments that libraries below pass to each other."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _no_network(source: str) -> str:
