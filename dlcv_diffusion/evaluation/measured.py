@@ -1,5 +1,5 @@
-"""What was measured of the shipped weights on whole sets of samples, and what they drew while they were trained, so that
-a notebook can show it without the hours.
+"""What was measured of the shipped weights on whole sets of samples, and what they drew while they were trained, so
+that a notebook can show it without the hours.
 
 `tools/measure_digits.py` and `tools/measure_faces.py` write the files: one row for each setting.
 """
@@ -39,8 +39,8 @@ def measured_digits(path: str | Path = MEASURED) -> list[Row]:
 
 
 def measured_faces(path: str | Path = FACES_MEASURED) -> list[Row]:
-    """The rows of measurements, each with `sampler`, `steps`, `eta`, `seconds`, and what a `FacesReport` holds: `count`,
-    `frechet`, `frechet_ratio` and `nearest`, as plain JSON.
+    """The rows of measurements, each with `sampler`, `steps`, `eta`, `seconds`, and what a `FacesReport` holds:
+    `count`, `frechet`, `frechet_ratio` and `nearest`, as plain JSON.
 
     Raises `UserError` where the file is missing or is none of ours.
 
