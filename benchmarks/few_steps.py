@@ -19,8 +19,9 @@ from side_by_side import Page, arguments, in_turns, machine, ratio, report_loop,
 from torch import Tensor, nn
 
 from dlcv_diffusion import UserError, seeded_noise
+from dlcv_diffusion.data.hw2 import HALVES
 from dlcv_diffusion.device import has_fast_bf16
-from dlcv_diffusion.digits import HALVES, SamplingConfig, half_name, image_size, sample_digits, schedule_of, to_uint8
+from dlcv_diffusion.digits import SamplingConfig, half_name, image_size, sample_digits, schedule_of, to_uint8
 from dlcv_diffusion.evaluation import HalfAccuracy, judge_accuracy, load_judge
 from dlcv_diffusion.evaluation.judge import JUDGE
 from dlcv_diffusion.models import load_model

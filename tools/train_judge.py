@@ -20,7 +20,8 @@ from torch import Tensor
 
 from dlcv_diffusion.data.arrays import ImageArrays, to_x0
 from dlcv_diffusion.data.digits import load_digits
-from dlcv_diffusion.evaluation.judge import HALVES, JUDGE, DigitClassifier, Judge, load_judge, save_judge
+from dlcv_diffusion.data.hw2 import HALVES
+from dlcv_diffusion.evaluation.judge import JUDGE, DigitClassifier, Judge, load_judge, save_judge
 from dlcv_diffusion.files import atomic_write
 
 CACHE = os.environ.get("DLCV_CACHE", str(Path.home() / ".cache" / "dlcv_diffusion"))

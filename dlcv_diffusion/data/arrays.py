@@ -61,14 +61,23 @@ class ImageArrays(Dataset):
         return f"ImageArrays({len(self)} images {tuple(self.images.shape[1:])}, {self.labels.unique().numel()} classes)"
 
 
+def place_in_class(labels: torch.Tensor) -> torch.Tensor:
+    """(N,) int64: how many of the rows before each have its label.
+
+    >>> place_in_class(torch.tensor([5, 7, 5, 5]))
+    tensor([0, 0, 1, 2])
+    """
+    place = torch.empty(len(labels), dtype=torch.int64)
+    for label in labels.unique():
+        here = labels == label
+        place[here] = torch.arange(int(here.sum()))
+    return place
+
+
 def spread(labels: torch.Tensor, limit: int) -> torch.Tensor:
     """At most `limit` rows, in their order: the first of each class, as even as the classes allow.
 
     >>> spread(torch.tensor([5, 5, 5, 7, 7]), 3)
     tensor([0, 1, 3])
     """
-    place = torch.empty(len(labels), dtype=torch.int64)
-    for label in labels.unique():
-        here = labels == label
-        place[here] = torch.arange(int(here.sum()))
-    return torch.argsort(place, stable=True)[:limit].sort().values
+    return torch.argsort(place_in_class(labels), stable=True)[:limit].sort().values

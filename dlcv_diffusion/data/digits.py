@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from ..errors import UserError
-from .arrays import ImageArrays, spread
+from .arrays import ImageArrays, place_in_class, spread
 from .hw2 import HALVES, digits_folder, hw2_half
 from .mnist_m import load_photos, mnist_m
 from .pictures import read_digits, shrink
@@ -263,18 +263,21 @@ def _label(path: Path) -> int | None:
 def _npz(path: Path, photos: str | Path | Sequence[np.ndarray] | None, seed: int) -> ImageArrays:
     try:
         with np.load(path, allow_pickle=False) as file:
-            images, labels = file["images"], file["labels"].astype(np.int64)
+            images, labels = file["images"], file["labels"]
     except (OSError, ValueError, EOFError, KeyError, AttributeError, TypeError) as error:
         raise UserError(f"'{path}' is not an .npz with 'images' and 'labels'") from error
     except Exception as error:  # zipfile and zlib have errors of their own for a file that is cut short
         raise UserError(f"'{path}' is damaged: {error}") from error
-    if images.ndim not in (3, 4) or images.dtype != np.uint8 or len(labels) != len(images) or labels.ndim != 1:
+    if images.ndim not in (3, 4) or images.dtype != np.uint8 or labels.shape != images.shape[:1]:
         raise UserError(
             f"'{path}' holds images {images.dtype} {images.shape} and labels {labels.shape}; "
             "expected uint8 (N, 3, 28, 28) or MNIST's (N, 28, 28), and as many labels"
         )
     if not len(images):
         raise UserError(f"'{path}' holds no image")
+    if labels.dtype.kind not in "iu" and not (labels.dtype.kind == "f" and (labels % 1 == 0).all()):
+        raise UserError(f"'{path}' has labels that are not whole numbers ({labels.dtype}); they must be 0-19")
+    labels = labels.astype(np.int64)
     if images.ndim == 4 and images.shape[-1] == 3:
         images = images.transpose(0, 3, 1, 2)
     top = 9 if images.ndim == 3 else 19
@@ -291,11 +294,7 @@ def _npz(path: Path, photos: str | Path | Sequence[np.ndarray] | None, seed: int
 
 def _rows(labels: torch.Tensor, split: str) -> torch.Tensor:
     """Every tenth image of each class is held out; the others are for training."""
-    place = torch.zeros(len(labels), dtype=torch.int64)
-    for label in labels.unique():
-        here = labels == label
-        place[here] = torch.arange(int(here.sum()))
-    held_out = place % 10 == 9
+    held_out = place_in_class(labels) % 10 == 9
     return torch.nonzero(held_out if split == "held_out" else ~held_out)[:, 0]
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from ..errors import UserError
+from .pictures import read_rgb
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm")
 
@@ -58,14 +58,17 @@ def load_photos(source: str | Path, under: str = "") -> list[np.ndarray]:
     if source.is_dir():
         names = sorted(p for p in source.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES)
         names = [p for p in names if p.relative_to(source).as_posix().startswith(under)]
-        photos = [_picture(p.read_bytes(), str(p)) for p in names]
+        photos = [read_rgb(p, "remove or replace it") for p in names]
     elif source.is_file():
         try:
             with zipfile.ZipFile(source) as archive:
                 names = sorted(
                     n for n in archive.namelist() if n.lower().endswith(PHOTO_SUFFIXES) and n.startswith(under)
                 )
-                photos = [_picture(archive.read(name), f"{source}/{name}") for name in names]
+                photos = [
+                    read_rgb(io.BytesIO(archive.read(name)), "remove or replace it", f"{source}/{name}")
+                    for name in names
+                ]
         except zipfile.BadZipFile as error:
             raise UserError(f"'{source}' is not a zip of photographs; give a zip or a folder") from error
     else:
@@ -75,11 +78,3 @@ def load_photos(source: str | Path, under: str = "") -> list[np.ndarray]:
             f"no pictures in '{source}'{f' under {under!r}' if under else ''} ({', '.join(PHOTO_SUFFIXES)})"
         )
     return photos
-
-
-def _picture(content: bytes, name: str) -> np.ndarray:
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            return np.asarray(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise UserError(f"'{name}' is not a picture that can be read; remove or replace it") from error

@@ -1,7 +1,8 @@
-"""Small pictures from files into one uint8 array, with a clear sentence for each that does not fit."""
+"""Pictures from files as uint8 arrays, with a clear sentence for each that does not fit."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -15,6 +16,26 @@ SIDES = (28, 32)
 """Accepted sides of a digit's picture: MNIST's and the course's 28, SVHN's 32 (made smaller to 28)."""
 
 
+def read_rgb(file: str | Path | BinaryIO, advice: str, name: str | Path | None = None) -> np.ndarray:
+    """A picture of any size as (H, W, 3) uint8; grey becomes RGB, what is transparent loses its transparency.
+
+    - file: a path, or an open file whose `name` stands in the sentence of the error.
+    - advice: what to do with a file that cannot be read, the end of that sentence.
+
+    Raises `UserError` for a file that is no picture, or a damaged one; `FileNotFoundError` where there is none.
+
+    >>> read_rgb("hw2_data/digits/svhn/data/00000.png", "replace it").shape   # doctest: +SKIP
+    (28, 28, 3)
+    """
+    try:
+        with Image.open(file) as image:
+            return np.asarray(image.convert("RGB"))
+    except FileNotFoundError:
+        raise
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"'{name or file}' is not a picture that can be read; {advice}") from error
+
+
 def read_digit(path: Path) -> np.ndarray:
     """One picture as (3, 28, 28) uint8; grey becomes RGB, 32×32 is made smaller with antialiasing.
 
@@ -24,12 +45,9 @@ def read_digit(path: Path) -> np.ndarray:
     (3, 28, 28)
     """
     try:
-        with Image.open(path) as image:
-            rgb = np.asarray(image.convert("RGB"))
+        rgb = read_rgb(path, "replace it, or take it out")
     except FileNotFoundError as error:
         raise UserError(f"no such picture: '{path}'; put it there, or take it out of the list") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"'{path}' is not a picture that can be read; replace it, or take it out") from error
     if rgb.shape[:2] not in {(side, side) for side in SIDES}:
         height, width = rgb.shape[:2]
         raise UserError(f"'{path}' is {width}×{height}; a digit must be 28×28, or 32×32 as SVHN's are")

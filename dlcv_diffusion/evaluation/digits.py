@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass, field
 import torch
 from torch import Tensor
 
+from ..data.hw2 import HALVES
 from ..errors import UserError
-from .judge import HALVES, Judge, check_images, default_judge
+from .judge import Judge, check_images, default_judge
 
 HALF_NAMES = {"mnistm": "MNIST-M", "svhn": "street digits"}
 FRECHET_DRAWS = 20  # random draws of real images that a Fréchet distance is the median of

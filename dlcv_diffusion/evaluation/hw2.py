@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor, nn
 
 from ..data.arrays import to_x0
+from ..data.hw2 import HALVES
+from ..data.pictures import read_rgb
 from ..errors import UserError
 from .digits import HALF_NAMES, HalfAccuracy, accuracy_of_reading
-from .judge import HALVES, Judge, default_judge
+from .judge import Judge, default_judge
 
 PER_DIGIT = 50
 OUR_JUDGE = "our judge"
@@ -177,10 +178,8 @@ def load_course_classifier(path: str | Path) -> CourseLeNet:
 
 
 def _read_picture(path: Path) -> np.ndarray:
-    try:
-        with Image.open(path) as picture:
-            if picture.size != (28, 28):
-                raise UserError(f"'{path}' is {picture.width}×{picture.height}; the course asks for 28×28")
-            return np.asarray(picture.convert("RGB"))
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"'{path}' is not a picture that can be read; write it again as PNG") from error
+    picture = read_rgb(path, "write it again as PNG")
+    height, width, _ = picture.shape
+    if (height, width) != (28, 28):
+        raise UserError(f"'{path}' is {width}×{height}; the course asks for 28×28")
+    return picture

@@ -1,6 +1,7 @@
 """Four doors to the digits, each on files in its real format, and the sentence for each thing that can be wrong."""
 
 import gzip
+import shutil
 import struct
 
 import numpy as np
@@ -134,6 +135,9 @@ def test_a_missing_half_is_named(hw2):
     assert digits_folder(hw2) == hw2 / "digits" and digits_folder(hw2 / "digits" / "svhn") is None
     with pytest.raises(UserError, match="no such folder.*mnist_m"):
         hw2_half(hw2 / "digits", "mnist_m")
+    shutil.rmtree(hw2 / "digits" / "svhn")
+    with pytest.raises(UserError, match="no such folder: '.*svhn'; the course's digits/ has mnistm and svhn in it"):
+        load_digits(hw2)
 
 
 # --- torchvision's files
@@ -281,6 +285,10 @@ def test_an_npz_of_images_or_of_mnist(tmp_path):
         ({"images": np.zeros((2, 3, 28, 28), np.uint8), "labels": np.array([0, 20])}, "must be 0-19"),
         ({"images": np.zeros((2, 28, 28), np.uint8), "labels": np.array([0, 10])}, "must be 0-9"),
         ({"images": np.zeros((2, 3, 64, 64), np.uint8), "labels": np.array([0, 1])}, "28×28 or 32×32"),
+        ({"images": np.zeros((2, 3, 28, 28), np.uint8), "labels": np.array(3)}, "as many labels"),
+        ({"images": np.zeros((2, 3, 28, 28), np.uint8), "labels": np.array([0, 1.5])}, "not whole numbers"),
+        ({"images": np.zeros((2, 3, 28, 28), np.uint8), "labels": np.array([0, np.nan])}, "not whole numbers"),
+        ({"images": np.zeros((2, 3, 28, 28), np.uint8), "labels": np.array(["0", "1"])}, "not whole numbers"),
         ({"images": np.zeros((0, 3, 28, 28), np.uint8), "labels": np.zeros(0)}, "holds no image"),
         ({"images": np.array([{}], object), "labels": np.zeros(1)}, "not an .npz"),
     ],
