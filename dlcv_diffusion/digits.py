@@ -10,17 +10,19 @@ from PIL import Image
 from torch import Tensor, nn
 
 from . import device as devices
+from .data.hw2 import HALVES
 from .errors import UserError
 from .files import staging_folder
 from .guidance import Guided, guided
 from .noise import seeded_noise
 from .pixels import to_uint8
+from .prediction import EpsDenoiser
 from .samplers import Step, ddim, ddpm, dpm_solver
 from .schedule import NoiseSchedule
 from .signal_leak import SignalLeak
 
-HALVES = ("mnistm", "svhn")  # labels 0-9 and 10-19; the course's folder names
 SAMPLERS = ("dpm_solver", "ddim", "ddpm")
+MOST_PER_CLASS = 999  # images are numbered in three figures
 
 
 @dataclass(frozen=True)
@@ -55,10 +57,17 @@ class SamplingConfig:
         if not math.isfinite(self.w):
             raise UserError(f"the guidance weight is {self.w}; it must be a number, such as 2, or 0 for none")
 
-    def denoiser(self, model: nn.Module, labels: Sequence[int] | Tensor, schedule: NoiseSchedule) -> Guided:
-        """The guided denoiser of these settings for a batch of labels."""
+    def denoiser(
+        self, model: nn.Module, labels: Sequence[int] | Tensor, schedule: NoiseSchedule
+    ) -> Guided | EpsDenoiser:
+        """The guided denoiser of these settings for a batch of labels, whatever the model was trained to give.
+
+        Guiding v or x0 is the same as guiding ε: for a given x_t each is a linear function of the others.
+        """
         interval = None if self.interval is None else schedule.interval(*self.interval)
-        return guided(model, labels, self.w, interval=interval)
+        denoise = guided(model, labels, self.w, interval=interval)
+        prediction = getattr(model, "metadata", {}).get("train", {}).get("prediction", "eps")
+        return denoise if prediction == "eps" else EpsDenoiser(denoise, schedule, prediction)
 
     def run(
         self,
@@ -178,11 +187,13 @@ def write_hw2_digits(
     whatever `count` is. The files appear under their names only when every one of them is written; files of the same
     names are replaced.
 
-    Raises `UserError` where `out` is a file, or cannot be written (found out before the sampling), where the disk is
-    full, and for a model of other images or labels.
+    Raises `UserError` for a count outside 1 … 999, where `out` is a file, or cannot be written (found out before the
+    sampling), where the disk is full, and for a model of other images or labels.
 
     >>> write_hw2_digits("out", load_model("digits"))   # doctest: +SKIP
     """
+    if not 1 <= count <= MOST_PER_CLASS:
+        raise UserError(f"cannot write {count} images of each class; their names have room for 1 to {MOST_PER_CLASS}")
     if image_size(model) != (3, 28, 28):
         size = "×".join(map(str, image_size(model)))
         raise UserError(f"this model draws images of {size}, and the course asks for 3×28×28; choose other weights")
@@ -330,7 +341,6 @@ def _facts(model: nn.Module, config: SamplingConfig, seeds: Sequence[int]) -> di
 
 
 __all__ = [
-    "HALVES",
     "REPORT",
     "SamplingConfig",
     "grid_figure",

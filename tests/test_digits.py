@@ -31,6 +31,7 @@ from dlcv_diffusion.digits import (
     write_hw2_digits,
 )
 from dlcv_diffusion.figures import read_facts
+from dlcv_diffusion.prediction import to_eps
 
 FEW = SamplingConfig(steps=3)
 LEAK = {"classes": 10, "mean": [[0.6] * 3, [-0.6] * 3], "covariance": [(0.01 * np.eye(3)).tolist()] * 2}
@@ -134,6 +135,25 @@ def test_the_signal_leak_colours_the_halves(model):
     assert (colours[0] > 0.2).all() and (colours[1] < -0.2).all()
 
 
+@pytest.mark.parametrize("prediction", ["v", "x0"])
+def test_a_model_of_v_or_x0_is_sampled_as_one_of_eps(model, prediction, monkeypatch):
+    """The same network, once asked for ε through `to_eps` by hand, and once known by the facts it was saved with."""
+    monkeypatch.setattr("dlcv_diffusion.device.has_fast_bf16", lambda device: False)
+    labels, seeds, schedule = [3, 13], [5, 6], NoiseSchedule.linear(20)
+
+    def eps_of(x, t):
+        c, u = (to_eps(model(x, t, torch.tensor(of)), x, t, schedule, prediction) for of in (labels, [20, 20]))
+        return 3 * c - 2 * u
+
+    with torch.no_grad():
+        by_hand = to_uint8(last(dpm_solver(eps_of, seeded_noise((2, 3, 28, 28), seeds), schedule, steps=3)).x)
+    taken_for_eps = sample_digits(model, labels, seeds, FEW, device="cpu")
+    model.metadata = {"train": {"prediction": prediction}}
+    known = sample_digits(model.train(), labels, seeds, FEW, device="cpu")
+    assert distance(known, by_hand).max() <= 1 and distance(known, taken_for_eps).max() > 5
+    assert model.training
+
+
 def test_labels_and_seeds_that_do_not_go_together_are_told(model):
     with pytest.raises(UserError, match="2 labels for 3 seeds"):
         sample_digits(model, [1, 2], [1, 2, 3], FEW, device="cpu")
@@ -220,6 +240,13 @@ def test_what_is_in_the_way_is_told_before_the_sampling(model, tmp_path, in_the_
     with pytest.raises(UserError, match="cannot write"):
         write_hw2_digits(tmp_path / "out", model, FEW, count=1, device="cpu")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / in_the_way]
+
+
+@pytest.mark.parametrize("count", [0, 1000, 10**9])
+def test_more_images_than_their_names_can_count_are_told(model, tmp_path, count):
+    with pytest.raises(UserError, match=f"cannot write {count} images of each class; .* 1 to 999"):
+        write_hw2_digits(tmp_path / "out", model, FEW, count=count, device="cpu")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_failure_leaves_nothing_behind(model, tmp_path):

@@ -574,6 +574,18 @@ def test_the_preview_is_a_sheet_of_all_classes(tmp_path):
     assert model.training
 
 
+def test_previews_are_drawn_as_the_trained_model_will_be(tmp_path, monkeypatch):
+    """With the facts that tell a sampler what the network gives, and which colours it starts from."""
+    write_npz(tmp_path / "digits.npz")
+    seen = []
+    monkeypatch.setattr("dlcv_diffusion.training.digits.write_preview", lambda model, path: seen.append(model.metadata))
+    changes = {"steps": 2, "batch_size": 2, "prediction": "v", "device": "cpu"}
+    list(train_digits("tiny", tmp_path / "digits.npz", tmp_path / "run", **changes))
+    saved = load_model(tmp_path / "run" / "model.safetensors").metadata
+    assert [facts["train"]["prediction"] for facts in (*seen, saved)] == ["v", "v"]
+    assert seen[0].get("signal_leak") == saved.get("signal_leak")
+
+
 def test_killed_on_the_command_line_it_goes_on_to_the_same_weights(tmp_path, monkeypatch, capsys):
     """The real thing: `python -m dlcv_diffusion train digits`, killed when its first checkpoint is there."""
     monkeypatch.chdir(tmp_path)

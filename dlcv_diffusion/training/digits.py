@@ -1,7 +1,7 @@
 """Training digits: a preset, a data source and a folder become a run."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +53,10 @@ def train_digits(
     halves = (images.labels // 10).bincount().tolist()
     if min(halves, default=0) >= 2:  # without a half, such as with street digits alone, there is no colour to tell
         facts["signal_leak"] = vars(SignalLeak.measure(images.images, images.labels))
+    model = recipe.build(config.seed)
+    model.metadata = {**facts, "train": asdict(config)}  # the average is a copy: previews are drawn as samples will be
     return train(
-        recipe.build(config.seed),
+        model,
         images,
         recipe.schedule(),
         config,
