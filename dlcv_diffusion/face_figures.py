@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .errors import UserError
+from .faces import device_of
 from .files import staging_folder
 from .interpolation import corner_grid, lerp, slerp
 from .noise import seeded_noise
@@ -46,7 +47,7 @@ def draw(
     torch.Size([4, 1, 64, 64])
     """
     seeds = range(len(x_T)) if seeds is None else seeds
-    device = next((p.device for p in getattr(denoise.model, "parameters", list)()), torch.device("cpu"))
+    device = device_of(denoise)
     parts = []
     for first in range(0, len(x_T), BATCH):
         part = slice(first, first + BATCH)

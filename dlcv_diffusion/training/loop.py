@@ -42,6 +42,8 @@ class TrainConfig:
     steps: number of optimiser steps; batch_size: images a step over all processes.
     lr: peak learning rate of Adam; it warms up linearly over `warmup` steps and falls to 0 along half a cosine, over
         the last `decay` share of the steps: all of them by default.
+    noise_levels: (mean, standard deviation) of ln σ, from which each image's noise level σ = √((1 − ᾱ_t)/ᾱ_t) is drawn
+        (Karras et al., arXiv 2206.00364, table 1: (−1.2, 1.2)); None: every timestep alike, as in DDPM's algorithm 1.
     prediction: what the network's output stands for, "eps", "v" or "x0", see `prediction`; the loss is its MSE.
     label_drop: probability p_uncond that a sample's label becomes ∅ (classifier-free guidance, arXiv 2207.12598).
     ema_decay: weights are averaged as θ' ← d·θ' + (1 − d)·θ; the average is what samples and ships.
@@ -65,6 +67,7 @@ class TrainConfig:
     precision: str = "no"
     decay: float = 1.0
     prediction: str = "eps"
+    noise_levels: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         for name, least in {"steps": 1, "batch_size": 1, "weight_decay": 0, "warmup": 0, "seed": 0}.items():
@@ -81,6 +84,8 @@ class TrainConfig:
             raise UserError(f"unknown precision '{self.precision}'; choose one of {', '.join(PRECISIONS)}")
         if self.prediction not in PREDICTIONS:
             raise UserError(f"unknown prediction '{self.prediction}'; choose one of {', '.join(PREDICTIONS)}")
+        if self.noise_levels is not None and not 0 < self.noise_levels[1] < math.inf:
+            raise UserError(f"noise_levels is {self.noise_levels}; give mean and standard deviation (above 0) of ln σ")
 
 
 @dataclass(frozen=True)
@@ -140,13 +145,26 @@ def noised_batch(
     """
     generator = _generator(config.seed, 2, step)
     x0, labels = data.batch(batch_indices(step, len(data), config))
-    t = torch.randint(schedule.T, (len(x0),), generator=generator)
+    t = random_timesteps(len(x0), schedule, config, generator)
     eps = torch.randn(x0.shape, generator=generator)
     labels = drop_labels(labels, config.label_drop, null, generator) if null else labels
     if config.flip:
         mirrored = torch.rand(len(x0), generator=generator) < 0.5
         x0 = torch.where(mirrored[:, None, None, None], x0.flip(-1), x0)
     return x0, labels, t, eps
+
+
+def random_timesteps(count: int, schedule: NoiseSchedule, config: TrainConfig, generator: torch.Generator) -> Tensor:
+    """t, (count,) int64: uniform on 0 … T − 1, or with `noise_levels` the timesteps whose σ is nearest above the drawn.
+
+    >>> random_timesteps(3, NoiseSchedule.linear(350), TrainConfig(steps=1), torch.Generator()).shape
+    torch.Size([3])
+    """
+    if config.noise_levels is None:
+        return torch.randint(schedule.T, (count,), generator=generator)
+    mean, std = config.noise_levels
+    ln_sigma = mean + std * torch.randn(count, generator=generator, dtype=torch.float64)
+    return torch.searchsorted(schedule.sigmas.log(), ln_sigma).clamp(max=schedule.T - 1)
 
 
 def train(
