@@ -4,7 +4,7 @@ import sys
 
 import pytest
 import torch
-from small_faces import UNET_PY, write_course
+from small_faces import BLOCKS_PY, UNET_PY, write_course
 from small_runs import names, one_thread  # noqa: F401 – for every test here
 
 from dlcv_diffusion import NoiseSchedule, UserError, ddim, last, seeded_noise
@@ -18,15 +18,29 @@ OTHER = f"{MODULE}        self.other = nn.Conv2d(3, 3, 1)\n"
 
 def test_the_course_s_network_is_a_denoiser(tmp_path):
     network = write_course(tmp_path)
-    before = names(tmp_path), list(sys.path), set(sys.modules)
+    before = names(tmp_path), list(sys.path), sys.dont_write_bytecode
     denoise = hw2_unet(tmp_path / "UNet.py", tmp_path / "UNet.pt")
     assert (denoise.image_size, denoise.name, denoise.prediction) == ((3, 256, 256), "UNet", "eps")
     assert denoise.schedule == NoiseSchedule.linear(1000)
     x, t = seeded_noise((2, 3, 16, 16), [0, 1]), torch.tensor([5, 999])
     with torch.no_grad():
         torch.testing.assert_close(denoise(x, t), network(x, t))
-    assert names(tmp_path) == before[0] and sys.path == before[1]  # no __pycache__ beside the user's files
-    assert set(sys.modules) - before[2] <= {"blocks"}
+    assert (names(tmp_path), sys.path, sys.dont_write_bytecode) == before and "blocks" not in sys.modules
+
+
+def test_two_of_them_do_not_mix_up_what_lies_beside_them(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.dont_write_bytecode", False)
+    x, t, results = torch.ones(1, 3, 8, 8), torch.tensor([5]), []
+    for name in ("tanh", "sin"):
+        folder = tmp_path / name
+        folder.mkdir()
+        write_course(folder)
+        (folder / "blocks.py").write_text(BLOCKS_PY.replace("torch.tanh", f"torch.{name}"))
+        denoise = hw2_unet(folder / "UNet.py", folder / "UNet.pt")
+        with torch.no_grad():
+            results.append(denoise(x, t))
+        assert names(folder) == ["UNet.pt", "UNet.py", "blocks.py"]  # and no __pycache__
+    assert not torch.allclose(*results)
 
 
 def test_its_batch_norm_is_in_eval_mode(tmp_path):

@@ -78,7 +78,7 @@ def _module(path: Path) -> ModuleType:
     if not path.is_file():
         raise UserError(f"no such file: '{path}'; give the course's UNet.py, which defines the network")
     name = f"_user_unet_{abs(hash(path.resolve()))}"
-    spec = importlib.util.spec_from_file_location(name, path, loader=_LeavesNoBytecode(name, str(path)))
+    spec = importlib.util.spec_from_file_location(name, path, loader=SourceFileLoader(name, str(path)))
     module = importlib.util.module_from_spec(spec)
     with _importable(name, module, path.resolve().parent):
         try:
@@ -88,23 +88,21 @@ def _module(path: Path) -> ModuleType:
     return module
 
 
-class _LeavesNoBytecode(SourceFileLoader):
-    """Python's loader of source files, without the `__pycache__` that it would make beside the user's file."""
-
-    def set_data(self, path: str, data: bytes, *, _mode: int = 0o666) -> None:
-        pass
-
-
 @contextmanager
 def _importable(name: str, module: ModuleType, folder: Path) -> Iterator[None]:
-    """While the file runs, dataclasses and pickles find its module, and it finds the files beside it."""
-    sys.modules[name] = module
+    """While the file runs, dataclasses find its module, and it finds the files beside it; no `__pycache__` is left."""
+    before, bytecode = set(sys.modules), sys.dont_write_bytecode
+    sys.modules[name], sys.dont_write_bytecode = module, True
     sys.path.insert(0, str(folder))
     try:
         yield
     finally:
         sys.path.remove(str(folder))
-        sys.modules.pop(name, None)
+        sys.dont_write_bytecode = bytecode
+        for new in set(sys.modules) - before:  # another UNet.py may have other files of the same names beside it
+            file = getattr(sys.modules[new], "__file__", None)
+            if file and Path(file).resolve().parent == folder:
+                del sys.modules[new]
 
 
 def _check_output(network: nn.Module, given: tuple, output: object) -> None:
