@@ -24,6 +24,9 @@ def has_fast_bf16(device: str | torch.device) -> bool:
 
     Elsewhere it is emulated, or, as with AVX512-BF16, what it wins is spent in converting: this package's U-Net
     takes twice as long there as in float32. On MPS the answer is no: its support varies with the system.
+
+    >>> has_fast_bf16("mps")
+    False
     """
     device = torch.device(device)
     if device.type == "cuda":

@@ -110,13 +110,23 @@ REPORT = SamplingConfig(sampler="ddpm", steps=None, w=2.0, signal_leak=False)
 
 
 def schedule_of(model: nn.Module) -> NoiseSchedule:
-    """The schedule a loaded model was trained with: the saved one, else the linear one of its own T."""
+    """The schedule a loaded model was trained with: the saved one, else the linear one of its own T.
+
+    >>> from dlcv_diffusion.models import load_model
+    >>> schedule_of(load_model("digits"))
+    NoiseSchedule.linear(T=350, beta_1=0.0001, beta_T=0.02)
+    """
     saved = getattr(model, "metadata", {}).get("schedule")
     return NoiseSchedule.from_config(saved) if saved else NoiseSchedule.linear(model.timesteps)
 
 
 def image_size(model: nn.Module) -> tuple[int, int, int]:
-    """(C, H, W) of the images a digit model draws: its own where it says so, else 28×28."""
+    """(C, H, W) of the images a digit model draws: its own where it says so, else 28×28.
+
+    >>> from dlcv_diffusion.models import ContextUnet
+    >>> image_size(ContextUnet(in_channels=1, height=16, width=8, n_feat=8))
+    (1, 16, 8)
+    """
     config = getattr(model, "config", {})
     return model.in_channels, config.get("height", 28), config.get("width", 28)
 
@@ -166,7 +176,11 @@ def sample_digits(
 
 
 def hw2_labels(count: int = 50) -> list[int]:
-    """The labels of the course's folder: `count` of each of the 20 classes, class by class."""
+    """The labels of the course's folder: `count` of each of the 20 classes, class by class.
+
+    >>> hw2_labels(2)[:5]
+    [0, 0, 1, 1, 2]
+    """
     return [label for label in range(20) for _ in range(count)]
 
 
@@ -300,7 +314,12 @@ def overview_figure(
 
 
 def half_name(model: nn.Module, half: int) -> str:
-    """What a half is called: "MNIST-M", and "street digits" or "SVHN" after the data the model was trained on."""
+    """What a half is called: "MNIST-M", and "street digits" or "SVHN" after the data the model was trained on.
+
+    >>> from dlcv_diffusion.models import load_model
+    >>> half_name(load_model("digits"), 1)
+    'street digits'
+    """
     return ("MNIST-M", getattr(model, "metadata", {}).get("second_half", "street digits"))[half]
 
 

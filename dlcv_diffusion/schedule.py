@@ -76,7 +76,11 @@ class NoiseSchedule:
 
     @classmethod
     def scaled_linear(cls, T: int = 1000, beta_1: float = 8.5e-4, beta_T: float = 1.2e-2) -> "NoiseSchedule":
-        """√β_t from √β_1 to √β_T in equal steps: Stable Diffusion's (Rombach et al., arXiv 2112.10752)."""
+        """√β_t from √β_1 to √β_T in equal steps: Stable Diffusion's (Rombach et al., arXiv 2112.10752).
+
+        >>> [round(beta, 6) for beta in NoiseSchedule.scaled_linear().betas[[0, -1]].tolist()]
+        [0.00085, 0.012]
+        """
         betas = torch.linspace(beta_1**0.5, beta_T**0.5, _count(T), dtype=torch.float64) ** 2
         return cls(betas, {"schedule": "scaled_linear", "T": T, "beta_1": beta_1, "beta_T": beta_T})
 
@@ -85,6 +89,9 @@ class NoiseSchedule:
         """ᾱ_t = f(t) / f(0), f(t) = cos²((t/T + s)/(1 + s) · π/2) (Nichol, Dhariwal, 2102.09672, eq. 17).
 
         β_t is at most 0.999, as there, which keeps ᾱ_T above zero.
+
+        >>> round(NoiseSchedule.cosine(1000).alphas_bar[499].item(), 3)
+        0.494
         """
         u = torch.arange(_count(T) + 1, dtype=torch.float64) / T
         f = torch.cos((u + s) / (1 + s) * torch.pi / 2) ** 2
@@ -143,12 +150,22 @@ class NoiseSchedule:
         return (signal * x0 + noise * eps).to(x0.dtype)
 
     def predict_x0(self, x: Tensor, eps: Tensor, t: Tensor | int) -> Tensor:
-        """x̂0 = (x_t − √(1 − ᾱ_t) ε) / √ᾱ_t (DDPM, eq. 15): the inverse of `add_noise`, same shapes."""
+        """x̂0 = (x_t − √(1 − ᾱ_t) ε) / √ᾱ_t (DDPM, eq. 15): the inverse of `add_noise`, same shapes.
+
+        >>> schedule, x0, eps = NoiseSchedule.linear(350), torch.full((1, 3, 28, 28), 0.5), torch.ones(1, 3, 28, 28)
+        >>> round(schedule.predict_x0(schedule.add_noise(x0, eps, 140), eps, 140).mean().item(), 3)
+        0.5
+        """
         signal, noise = self.signal_and_noise(t, x)
         return ((x - noise * eps) / signal).to(x.dtype)
 
     def predict_eps(self, x: Tensor, x0: Tensor, t: Tensor | int) -> Tensor:
-        """ε = (x_t − √ᾱ_t x0) / √(1 − ᾱ_t): the noise that leads from x0 to x_t, same shapes."""
+        """ε = (x_t − √ᾱ_t x0) / √(1 − ᾱ_t): the noise that leads from x0 to x_t, same shapes.
+
+        >>> schedule, x0, eps = NoiseSchedule.linear(350), torch.full((1, 3, 28, 28), 0.5), torch.ones(1, 3, 28, 28)
+        >>> round(schedule.predict_eps(schedule.add_noise(x0, eps, 140), x0, 140).mean().item(), 3)
+        1.0
+        """
         signal, noise = self.signal_and_noise(t, x)
         return ((x - signal * x0) / noise).to(x.dtype)
 

@@ -193,7 +193,7 @@ def local_digits(
     """Digits of any local folder or `.npz`, as `load_digits` describes them.
 
     A folder of `digits_train.npz` and `digits_held_out.npz` is split already; of a single file, or of pictures, every
-    tenth image of each class is held out.
+    tenth image of each class is held out. Raises `UserError` as `load_digits` does.
 
     >>> local_digits("data")   # a folder of digits_train.npz   # doctest: +SKIP
     ImageArrays(120000 images (3, 28, 28), 20 classes)
@@ -306,13 +306,21 @@ def _part(data: ImageArrays, split: str) -> ImageArrays:
 
 
 def limited(data: ImageArrays, limit: int) -> ImageArrays:
-    """At most `limit` images of each half."""
+    """At most `limit` images of each half, spread over its classes.
+
+    >>> limited(embedded_sample("train"), 10).labels.tolist() == list(range(20))
+    True
+    """
     halves = (torch.nonzero((data.labels >= 10) == half)[:, 0] for half in (False, True))
     return data.subset(torch.cat([rows[spread(data.labels[rows], limit)] for rows in halves]))
 
 
 def joined(*parts: ImageArrays) -> ImageArrays:
-    """Several sets as one, in their order."""
+    """Several sets as one, in their order.
+
+    >>> joined(embedded_sample("train"), embedded_sample("held_out"))
+    ImageArrays(4000 images (3, 28, 28), 20 classes)
+    """
     return ImageArrays(torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts]))
 
 

@@ -290,7 +290,11 @@ def evaluate_digits(
 
 
 def accuracy_of_reading(read: Tensor, digits: Tensor) -> HalfAccuracy:
-    """`HalfAccuracy` from the digits read and the digits asked for, both (N,) int64 0-9."""
+    """`HalfAccuracy` from the digits read and the digits asked for, both (N,) int64 0-9.
+
+    >>> accuracy_of_reading(torch.tensor([1, 7, 7]), torch.tensor([1, 1, 7])).per_digit[1]
+    0.5
+    """
     confusion = torch.zeros(10, 10, dtype=torch.int64)
     confusion.index_put_((digits, read), torch.ones_like(digits), accumulate=True)
     counts, right = confusion.sum(1), confusion.diagonal()

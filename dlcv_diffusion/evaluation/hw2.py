@@ -122,7 +122,10 @@ def grade_digits(
 
 
 def read_half(folder: str | Path, per_digit: int = PER_DIGIT) -> tuple[Tensor, Tensor]:
-    """Images (10 · per_digit, 3, 28, 28) uint8 and digits of one half, with the errors of `grade_digits`."""
+    """Images (10 · per_digit, 3, 28, 28) uint8 and digits of one half. Raises `UserError` as `grade_digits` does.
+
+    >>> images, digits = read_half("hw2_output/digits/mnistm")   # doctest: +SKIP
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"no folder '{folder.name}' in '{folder.parent}'; the course asks for mnistm/ and svhn/")

@@ -120,7 +120,11 @@ class Judge(nn.Module):
 
 
 def check_images(images: Tensor) -> Tensor:
-    """The same images, if they are uint8 (N, 3, 28, 28), N ≥ 1; `UserError` if not."""
+    """The same images. Raises `UserError` unless they are uint8 (N, 3, 28, 28), N ≥ 1.
+
+    >>> check_images(torch.zeros(2, 3, 28, 28, dtype=torch.uint8)).shape
+    torch.Size([2, 3, 28, 28])
+    """
     images = torch.as_tensor(images)
     if images.dtype != torch.uint8 or images.shape[1:] != (3, 28, 28) or len(images) == 0:
         raise UserError(
@@ -131,7 +135,12 @@ def check_images(images: Tensor) -> Tensor:
 
 
 def save_judge(judge: Judge, path: str | Path = JUDGE) -> None:
-    """Write a judge with its `config` and `metadata`, weights in float16, reference in int8; atomic."""
+    """Write a judge with its `config` and `metadata`, weights in float16, reference in int8; atomic.
+
+    Raises `UserError` where the file cannot be written.
+
+    >>> save_judge(judge, "judge.safetensors")   # doctest: +SKIP
+    """
     state = {k: v.half() for k, v in judge.state_dict().items() if not k.endswith("num_batches_tracked")}
     state["reference"] = (judge.reference * REFERENCE_SCALE).round().clamp(-127, 127).to(torch.int8)
     header = {"judge": judge.config, "references": judge.reference.shape[2], "metadata": judge.metadata}

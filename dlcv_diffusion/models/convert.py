@@ -47,6 +47,9 @@ def context_unet_from(
     """A `ContextUnet` with these weights; its sizes are read off their shapes. In eval mode.
 
     Raises `UserError` where the weights are not a `ContextUnet`'s.
+
+    >>> context_unet_from(ContextUnet(n_feat=8, n_cfeat=20).state_dict()).num_classes
+    20
     """
     try:
         n_feat, in_channels, *_ = state["init_conv.conv1.0.weight"].shape

@@ -25,7 +25,11 @@ ASSETS = Path(__file__).parent.parent / "assets"
 
 
 def shipped_weights() -> dict[str, Path]:
-    """Names and files of the weights inside the package, e.g. `{"digits": …/assets/digits.safetensors}`."""
+    """Names and files of the weights inside the package, e.g. `{"digits": …/assets/digits.safetensors}`.
+
+    >>> shipped_weights()["digits"].name
+    'digits.safetensors'
+    """
     return {path.stem: path for path in sorted(ASSETS.glob("[!.]*.safetensors"))}
 
 
@@ -160,7 +164,11 @@ def load_model(name_or_path: str | Path, device: torch.device | str = "cpu") -> 
 
 
 def load_state(model: nn.Module, state: Mapping[str, torch.Tensor], source: str | Path) -> None:
-    """`model.load_state_dict` with one sentence instead of a page where the weights belong to another network."""
+    """`model.load_state_dict`, with one sentence instead of a page in the `UserError` that it raises.
+
+    >>> tensors, header = read_tensors(shipped_weights()["digits"])
+    >>> load_state(build_model(header["model"], header["config"]), tensors, "digits")
+    """
     try:
         model.load_state_dict(state)
     except RuntimeError as error:

@@ -74,6 +74,8 @@ def write_preview(model: nn.Module, path: str | Path, *, columns: int = 6) -> No
     """A sheet of all 20 classes, `columns` noises each, at 12 steps and w = 2: how far the training has come.
 
     Rows of the sheet are digits; the left half of each row is MNIST-M, the right half street digits.
+
+    >>> write_preview(load_model("digits"), "sheet.png")   # doctest: +SKIP
     """
     from torchvision.utils import save_image
 

@@ -52,6 +52,9 @@ class TrainConfig:
     precision: "no" (float32), "bf16" or "fp16", as accelerate calls it.
 
     Raises `UserError` for numbers that make no run, such as a batch of 0 images.
+
+    >>> TrainConfig(steps=1000, lr=2e-3).batch_size
+    64
     """
 
     steps: int
@@ -142,6 +145,11 @@ def noised_batch(
     """(x0, labels, t, eps) of a step, on the CPU: what (seed, step) alone decides. Some labels are `null` already.
 
     x0, eps (B, C, H, W) float32; labels, t (B,) int64. With `null` = 0, the model has no labels and none is dropped.
+
+    >>> data = ImageArrays(torch.zeros(8, 3, 28, 28, dtype=torch.uint8), torch.arange(8))
+    >>> x0, labels, t, eps = noised_batch(0, data, NoiseSchedule.linear(350), 20, TrainConfig(steps=9, batch_size=4))
+    >>> x0.shape, labels.shape, t.shape
+    (torch.Size([4, 3, 28, 28]), torch.Size([4]), torch.Size([4]))
     """
     generator = _generator(config.seed, 2, step)
     x0, labels = data.batch(batch_indices(step, len(data), config))

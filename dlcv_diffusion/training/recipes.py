@@ -15,7 +15,11 @@ from .loop import TrainConfig
 
 @dataclass(frozen=True)
 class Recipe:
-    """A network (`model`, `config`), the timesteps of its linear schedule, and how it is trained."""
+    """A network (`model`, `config`), the timesteps of its linear schedule, and how it is trained.
+
+    >>> recipe = DIGITS["tiny"]
+    >>> model, schedule = recipe.build(seed=0), recipe.schedule()
+    """
 
     model: str
     config: Mapping[str, Any]
