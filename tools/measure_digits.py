@@ -2,6 +2,7 @@
 
     python tools/measure_digits.py                          # the shipped weights: 18 rows, 30 minutes on 2 CPU cores
     python tools/measure_digits.py --ddpm                   # and the report's sampler, 350 steps: 20 minutes a row
+    python tools/measure_digits.py --ddpm-only              # the report's sampler alone, at w = 2
     python tools/measure_digits.py --quick --per-class 10   # 3 rows of 200 images
     python tools/measure_digits.py --weights runs/digits/checkpoint.safetensors   # the average of a run so far
 
@@ -43,6 +44,9 @@ INTERVALS = ((0.1, 1.0), (0.2, 1.0), (0.2, 2.0), (0.3, 3.0), (0.5, 6.0))
 
 def rows(args: argparse.Namespace) -> Iterator[SamplingConfig]:
     """The settings to measure, most telling first."""
+    if args.ddpm_only:
+        yield SamplingConfig(sampler="ddpm", steps=None, w=2.0)
+        return
     few = {"sampler": "dpm_solver", "steps": args.steps}
     chosen = tuple(args.interval)
     if args.quick:
@@ -187,6 +191,7 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="three rows only")
     parser.add_argument("--ddpm", action="store_true", help="the report's sampler too, all timesteps")
+    parser.add_argument("--ddpm-only", action="store_true", help="the report's sampler alone, at w = 2")
     parser.add_argument("--per-class", default=50, type=int)
     parser.add_argument("--seed", default=0, type=int, help="of the first image; the others count on from it")
     parser.add_argument("--batch-size", default=100, type=int)
