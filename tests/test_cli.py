@@ -1,5 +1,6 @@
 """`dlcv …` on real files: what it writes, what it says, and one sentence with exit code 2 for bad input."""
 
+import os
 import re
 import subprocess
 import sys
@@ -256,6 +257,15 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(dlcv, weights, tmp_path,
     assert (code, out) == (2, "")
     assert re.fullmatch(r"dlcv: cannot write '.*': File too large; choose a folder .* with free space\n", err)
     assert contents(tmp_path) == before
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_behind_the_standard_output_is_one_sentence(tmp_path):
+    with open("/dev/full", "w") as full:
+        words = [sys.executable, "-m", "dlcv_diffusion", "info"]
+        run = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    assert run.returncode == 2
+    assert run.stderr == "dlcv: cannot write to the standard output: No space left on device; lead it elsewhere\n"
 
 
 def test_only_the_first_process_of_a_machine_speaks(dlcv, monkeypatch):

@@ -1,5 +1,7 @@
 """`dlcv …`: every verb calls one public function of the package. Bad input: one sentence, exit code 2."""
 
+import errno
+import os
 import sys
 import time
 from pathlib import Path
@@ -27,12 +29,23 @@ app.add_typer(grade.app, name="grade")
 def main() -> None:
     """Run the command line; for bad input, one sentence and exit code 2."""
     try:
-        app(prog_name="dlcv")
+        try:
+            app(prog_name="dlcv")
+        finally:
+            sys.stdout.flush()  # a full disk is found out now, where it can still be told
     except UserError as error:
         if speaks():
             print(f"dlcv: {error}", file=sys.stderr)
         else:
             time.sleep(10)  # a launcher stops all processes when the first one ends: let it be the one that speaks
+        sys.exit(2)
+    except OSError as error:
+        if error.filename is not None:  # a file's, not the standard output's
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries once more when it ends
+        if error.errno == errno.EPIPE:  # whoever read has read enough, as `head` does
+            sys.exit(1)
+        print(f"dlcv: cannot write to the standard output: {error.strerror}; lead it elsewhere", file=sys.stderr)
         sys.exit(2)
 
 
