@@ -23,6 +23,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from playwright.sync_api import TimeoutError as PageTimeout
+from playwright.sync_api import sync_playwright
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 HOW_TO_GET_ONE = (
     "no Chromium or Chrome is installed; on Debian `apt-get install chromium` brings one, elsewhere your system's "
@@ -117,8 +120,6 @@ def _address(server: subprocess.Popen, runtime: Path, log: Path, patience: float
 @contextmanager
 def chromium() -> Iterator[Any]:
     """A headless browser, as Playwright's `Browser`. Raises `FileNotFoundError` where none is installed."""
-    from playwright.sync_api import sync_playwright
-
     executable = find_browser()
     if executable is None:
         raise FileNotFoundError(HOW_TO_GET_ONE)
@@ -154,6 +155,13 @@ PIXELS = """image => {
   return canvas.toDataURL();
 }"""
 
+PROMPTS = """[...document.querySelectorAll('.jp-Notebook .jp-CodeCell')]
+  .filter(cell => cell.querySelector('.cm-content')?.textContent.trim() !== '')
+  .map(cell => cell.querySelector('.jp-InputPrompt').textContent)"""
+STARTED = f"() => {PROMPTS}.some(prompt => /[*\\d]/.test(prompt))"
+RAN = f"""() => {PROMPTS}.every(prompt => /\\d/.test(prompt))
+  || document.querySelector('[data-mime-type="application/vnd.jupyter.error"]') !== null"""
+
 FINISHED = """() => {
   const events = window.sliderEvents, since = events.slice(events.findLastIndex(event => event.kind === 'key') + 1);
   const picture = since.findLast(event => event.kind === 'picture');
@@ -170,10 +178,7 @@ class LabNotebook:
         self.page.set_default_timeout(PATIENCE)
         self.page.goto(f"{lab.url}doc/tree/{name}?token={TOKEN}&reset")
         self.page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
-        self.page.wait_for_function(  # "idle" alone is said before there is a kernel
-            """() => document.querySelector('.jp-Notebook-ExecutionIndicator')?.dataset.status === 'idle'
-                && !/No Kernel/.test(document.querySelector('.jp-KernelName')?.textContent ?? 'No Kernel')"""
-        )
+        self.page.get_by_text(re.compile(r"^(?!No Kernel).* \| Idle$")).first.wait_for()  # in the status bar
 
     def __enter__(self) -> "LabNotebook":
         return self
@@ -183,18 +188,18 @@ class LabNotebook:
 
     def run_all(self, patience: float = 300) -> None:
         """Run > Run All Cells, from the menu, and wait until the last cell has run or one has failed."""
-        self.page.get_by_role("menuitem", name="Run", exact=True).click()
-        self.page.get_by_role("menuitem", name=re.compile("^Run All Cells$")).click()
-        self.page.wait_for_function(
-            """() => {
-                const prompts = [...document.querySelectorAll('.jp-Notebook .jp-CodeCell')]
-                    .filter(cell => cell.querySelector('.cm-content')?.textContent.trim() !== '')
-                    .map(cell => cell.querySelector('.jp-InputPrompt').textContent.trim());
-                const failed = document.querySelector('[data-mime-type="application/vnd.jupyter.error"]');
-                return failed || prompts.length && prompts.every(prompt => /^\\[\\d+\\]:?$/.test(prompt));
-            }""",
-            timeout=1000 * patience,
-        )
+        for attempt in range(5):
+            self.page.get_by_role("menuitem", name="Run", exact=True).click()
+            self.page.get_by_role("menuitem", name=re.compile("^Run All Cells$")).click()
+            try:
+                self.page.wait_for_function(STARTED, timeout=PATIENCE / 4)
+                break
+            except PageTimeout:  # too early for JupyterLab, which may ask for a kernel that it has
+                if attempt == 4:
+                    raise
+                if (choose := self.page.locator(".jp-Dialog .jp-mod-accept").first).is_visible():
+                    choose.click()
+        self.page.wait_for_function(RAN, timeout=1000 * patience)
 
     def errors(self) -> list[str]:
         """What failed: tracebacks of cells, widgets that could not be shown."""

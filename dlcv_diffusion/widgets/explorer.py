@@ -174,6 +174,7 @@ class Explorer:
             }
             if control.buttons or len(control.values) == 1:  # a slider needs two ends
                 slider = ipywidgets.ToggleButtons(**common, style={**room, "button_width": "6em"})
+                slider.add_class("widget-inline-hbox")  # the label in line with those of the sliders
             else:
                 slider = ipywidgets.SelectionSlider(**common, continuous_update=control.live, style=room)
             slider.observe(self._moved, names="value")

@@ -1,0 +1,133 @@
+"""Milliseconds a slider move, in JupyterLab in a real browser: from the key to the picture on the screen.
+
+    python benchmarks/sliders.py --out benchmarks/results/sliders.md
+
+The shipped face model, DDIM in 20 steps, on the CPU. A round moves the slider by one key to a position that was not
+there before, and waits for the finished picture; then all rounds are gone through backwards, over positions seen
+before. A time begins with the browser's keydown and ends with the frame after a picture has been decoded.
+"""
+
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import nbformat
+from side_by_side import Page, arguments, machine, table
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tools"))
+
+AIMS = {"first visible change": 300, "finished picture": 1500, "seen before": 100}  # milliseconds, two CPU cores
+EXPLORERS = {
+    "eta_explorer, η": ("noise added, η", "eta_explorer(denoise, etas=[i / {n} for i in range({n} + 1)], still=[0])"),
+    "alpha_explorer, α, slerp and lerp": (
+        "α",
+        "alpha_explorer(denoise, alphas=[i / {n} for i in range({n} + 1)], start=(0.0, 'both', 0, 1), still=[0])",
+    ),
+}
+SETUP = """
+from dlcv_diffusion.faces import face_denoiser
+from dlcv_diffusion.widgets import alpha_explorer, eta_explorer
+
+denoise = face_denoiser("faces", device="cpu")
+"""
+
+
+def write_notebook(path: Path, explorer: str) -> None:
+    """A notebook of two cells: the model, and the explorer."""
+    cells = [nbformat.v4.new_code_cell(source.strip()) for source in (SETUP, explorer)]
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
+
+
+def timed_moves(notebook, label: str, repeats: int) -> dict[str, list[float]]:
+    """Milliseconds of each move, forwards over new positions and backwards over those seen before."""
+    notebook.watch()
+    handle = notebook.handle(label)
+    handle.focus()
+    times: dict[str, list[float]] = {name: [] for name in AIMS}
+    for key in ["ArrowRight"] * repeats + ["ArrowLeft"] * repeats:
+        notebook.forget()
+        handle.press(key)
+        notebook.wait_until_finished()
+        events = notebook.events()
+        pressed = next(event["at"] for event in events if event["kind"] == "key")
+        shown = [event["at"] - pressed for event in events if event["kind"] == "picture"]
+        if key == "ArrowRight":
+            times["first visible change"].append(shown[0])
+            times["finished picture"].append(shown[-1])
+        else:
+            times["seen before"].append(shown[-1])
+    return times
+
+
+def rows_of(name: str, times: dict[str, list[float]]) -> list[list[str]]:
+    rows = []
+    for what, values in times.items():
+        median, most = statistics.median(values), percentile_95(values)
+        aim = f"{AIMS[what]} {'✓' if most <= AIMS[what] else '✗'}"
+        rows.append([name, what, f"{median:.0f}", f"{most:.0f}", f"{max(values):.0f}", aim])
+    return rows
+
+
+def percentile_95(values: Sequence[float]) -> float:
+    """Between the nearest two values.
+
+    >>> percentile_95(range(101))
+    95.0
+    """
+    if len(values) == 1:
+        return float(values[0])
+    return float(statistics.quantiles(values, n=20, method="inclusive")[-1])
+
+
+def browser_version(executable: str) -> str:
+    said = subprocess.run([executable, "--version"], capture_output=True, text=True).stdout
+    found = re.search(r"[\w ]+ [\d.]+", said)
+    return found[0].strip() if found else "a browser"
+
+
+def main() -> int:
+    parser = arguments(__doc__.splitlines()[0], repeats=30)
+    options = parser.parse_args()
+    try:
+        from lab_in_browser import HOW_TO_GET_ONE, LabNotebook, chromium, find_browser, running_lab
+    except ImportError:
+        print("Playwright is missing; install it with: pip install -e '.[test]'")
+        return 2
+    executable = find_browser()
+    if executable is None:
+        print(HOW_TO_GET_ONE)
+        return 2
+    repeats = 2 if options.quick else options.repeats
+    threads = {"OMP_NUM_THREADS": str(options.threads)} if options.threads else {}
+    os.environ.update(threads)
+
+    page = Page(options.out)
+    page.add(f"# Sliders in JupyterLab\n\n{machine()}; {browser_version(executable)}; load {os.getloadavg()[0]:.1f}")
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        notebooks, scratch = Path(folder) / "notebooks", Path(folder) / "lab"
+        notebooks.mkdir()
+        with running_lab(notebooks, scratch, threads) as lab, chromium() as browser:
+            for number, (name, (label, explorer)) in enumerate(EXPLORERS.items()):
+                write_notebook(notebooks / f"{number}.ipynb", explorer.format(n=repeats))
+                with LabNotebook(browser, lab, f"{number}.ipynb") as notebook:
+                    notebook.run_all()
+                    if errors := notebook.errors():
+                        print("\n".join(errors))
+                        return 1
+                    rows += rows_of(name, timed_moves(notebook, label, repeats))
+    header = ["explorer", "time to", "median ms", "95 % ms", "most ms", "aim ms"]
+    page.add(f"{repeats} moves each, DDIM in 20 steps:\n\n{table(header, rows, text=2)}")
+    page.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
