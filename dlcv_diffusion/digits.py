@@ -121,14 +121,14 @@ def schedule_of(model: nn.Module) -> NoiseSchedule:
 
 
 def image_size(model: nn.Module) -> tuple[int, int, int]:
-    """(C, H, W) of the images a digit model draws: its own where it says so, else 28×28.
+    """(C, H, W) of the images a model draws: what it was saved with or made for, where it says so, else 28×28.
 
     >>> from dlcv_diffusion.models import ContextUnet
     >>> image_size(ContextUnet(in_channels=1, height=16, width=8, n_feat=8))
     (1, 16, 8)
     """
-    config = getattr(model, "config", {})
-    return model.in_channels, config.get("height", 28), config.get("width", 28)
+    saved, config = getattr(model, "metadata", {}).get("image_size"), getattr(model, "config", {})
+    return tuple(saved) if saved else (model.in_channels, config.get("height", 28), config.get("width", 28))
 
 
 def sample_digits(

@@ -38,9 +38,9 @@ class FaceSampling:
     - save: how x becomes 0 … 255: "clamp" takes [−1, 1] for the whole range and cuts off what is outside; "min_max"
       stretches each face so that its least value is 0 and its greatest 255.
 
-    The defaults are the paper's. `PRESETS["course"]` is what those of the course's students did whose images came
-    nearest to its reference, whose own code is not public: t from 981 to 1, then to ᾱ_0, x0 clamped, each image
-    stretched as it is saved.
+    The defaults are the paper's. `PRESETS["course"]` has the course's conventions as far as they can be told from
+    solutions of its students, since its own code is not public: t from 981 to 1, then to ᾱ_0, x0 clamped, each image
+    stretched as it is saved. Which saving comes nearest to the reference images has not been measured.
 
     Raises `UserError` for an unknown option, steps below 1, or numbers out of range.
 

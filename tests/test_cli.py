@@ -119,7 +119,7 @@ def test_samplers_and_guidance_are_options(dlcv, weights, tmp_path, options):
 
 
 def test_figures_are_written(dlcv, weights, tmp_path):
-    code, out, err = dlcv(f"figures --out figures {weights}")
+    code, out, err = dlcv(f"figures --only digits --out figures {weights}")
     files = [f"digits_{name}.png" for name in ("mnistm_grid", "street_grid", "overview", "reverse_strip")]
     assert (code, err) == (0, "") and out.splitlines() == [f"figures/{name}" for name in files]
     assert names(tmp_path / "figures") == sorted(files)
@@ -181,7 +181,9 @@ BAD = {
     "sample digits": "Missing argument",
     "sample emoji out": "No such command",
     # figures
-    "figures --out words.txt WEIGHTS": "cannot write 'words.txt",
+    "figures --only digits --out words.txt WEIGHTS": "cannot write 'words.txt",
+    "figures --only cats": "there are no figures of 'cats'",
+    "figures --face-weights none.safetensors": "no weights at",
     "figures --out figures --weights none.safetensors": "no weights at",
     # convert
     "convert none.pt new.safetensors": "no such file: 'none.pt'",

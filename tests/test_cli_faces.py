@@ -15,6 +15,7 @@ from dlcv_diffusion.cli.options import numbers
 from dlcv_diffusion.data.noises import read_noises, write_noises
 from dlcv_diffusion.errors import UserError
 from dlcv_diffusion.faces import PRESETS, FaceSampling, face_denoiser, sample_faces
+from dlcv_diffusion.figures import read_facts
 
 OWN = "--weights small.safetensors --device cpu --steps 4"
 
@@ -243,3 +244,18 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(dlcv, here, words, room)
     assert (code, out) == (2, "")
     assert re.fullmatch(r"dlcv: cannot write '.*': File too large; choose a folder .* with free space\n", err)
     assert names(here) == before
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_figures_of_faces_from_seeds_or_from_the_courses_noises(dlcv, here):
+    code, out, err = dlcv("figures --only faces --face-weights small.safetensors --device cpu --out figures")
+    files = [f"faces_{name}.png" for name in ("eta_grid", "slerp", "lerp", "norms", "corners")]
+    assert code == 0 and out.splitlines() == [f"figures/{name}" for name in files]
+    assert names(here / "figures") == sorted(files)
+    write_noises(here / "four", [5, 6, 7, 8], (1, 1, SIZE, SIZE))
+    code, _, err = dlcv("figures --only faces --face-weights small.safetensors --noises four --device cpu --out others")
+    assert code == 0 and read_facts(here / "others" / "faces_slerp.png")["noises"] == ["00", "01"]
+    code, _, err = dlcv("figures --only faces --face-weights small.safetensors --noises noise --out none")
+    assert code == 2 and "need four noises, not 3" in err and not (here / "none").exists()

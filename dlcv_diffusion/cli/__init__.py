@@ -82,21 +82,45 @@ def noise(
     print(written(paths, "noise", f"of {'×'.join(map(str, shape))}"))
 
 
-@app.command(epilog=examples("dlcv figures", "dlcv figures --out figures --weights runs/digits/model.safetensors"))
+@app.command(
+    epilog=examples(
+        "dlcv figures",
+        "dlcv figures --only digits --weights runs/digits/model.safetensors",
+        "dlcv figures --only faces --noises hw2_data/face/noise --face-weights hw2_data/face/UNet.pt --unet-py UNet.py",
+    )
+)
 def figures(
     out: Annotated[Path, typer.Option(help="folder for the PNG files")] = Path("figures"),
+    only: Annotated[str | None, typer.Option(help="digits (Problem 1) or faces (Problem 2); both by default")] = None,
     weights: options.Weights = "digits",
+    face_weights: options.FaceWeights = "faces",
+    unet_py: options.UnetPy = None,
+    noises: Annotated[
+        Path | None, typer.Option(help="folder with 00.pt … 03.pt for the faces, instead of noises from the seed")
+    ] = None,
     seed: Annotated[
         int, typer.Option(help="of the first column; the next columns take the next seeds", min=0, max=MAX_SEED)
     ] = 0,
     device: options.Device = None,
 ) -> None:
     """Draw the report's figures."""
+    from ..data.noises import read_noises
     from ..digits import write_digit_figures
+    from ..face_figures import write_face_figures
+    from ..faces import face_denoiser
     from ..models import load_model
 
-    for path in write_digit_figures(out, load_model(weights), seed=seed, device=device):
-        print(path)
+    if only not in (None, "digits", "faces"):
+        raise UserError(f"there are no figures of '{only}'; choose --only digits or --only faces, or leave it out")
+    model = load_model(weights) if only != "faces" else None
+    denoise = face_denoiser(face_weights, unet_py=unet_py, device=device) if only != "digits" else None
+    given_noises = read_noises(noises) if noises is not None and denoise else None
+    if model is not None:
+        for path in write_digit_figures(out, model, seed=seed, device=device):
+            print(path)
+    if denoise is not None:
+        for path in write_face_figures(out, denoise, given_noises, seed=seed, progress=True):
+            print(path)
 
 
 @app.command(epilog=examples("dlcv convert report.pt report.safetensors"))

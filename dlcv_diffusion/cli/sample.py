@@ -67,7 +67,7 @@ def faces(
     weights: options.FaceWeights = "faces",
     unet_py: options.UnetPy = None,
     preset: Annotated[
-        str, typer.Option(help="paper, or course (near its reference images); the options below override it")
+        str, typer.Option(help="paper, or course (its conventions); the options below override it")
     ] = "paper",
     steps: Annotated[int | None, typer.Option(help="50 in both presets", min=1)] = None,
     eta: Annotated[float | None, typer.Option(help="0 (deterministic, both presets) … 1 (as DDPM)")] = None,
