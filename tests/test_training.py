@@ -40,6 +40,7 @@ from dlcv_diffusion import UserError
 from dlcv_diffusion.data import ImageArrays
 from dlcv_diffusion.models import ContextUnet, UNet, load_model
 from dlcv_diffusion.models.registry import read_header, read_tensors, write_tensors
+from dlcv_diffusion.signal_leak import SignalLeak
 from dlcv_diffusion.training import DIGITS, TrainConfig, digits_recipe, train
 from dlcv_diffusion.training.checkpoints import Metrics, differences, restore_checkpoint, save_checkpoint
 from dlcv_diffusion.training.digits import train_digits, write_preview
@@ -616,10 +617,23 @@ def test_killed_on_the_command_line_it_goes_on_to_the_same_weights(tmp_path, mon
     assert metadata["second_half"] == "second half"  # which an .npz does not tell
 
 
-@pytest.mark.parametrize("start, leak", [(0, True), (10, False)])
-def test_without_mnist_m_there_is_no_signal_leak(tmp_path, monkeypatch, start, leak):
+@pytest.mark.parametrize("start", [0, 10])
+def test_a_half_alone_has_its_own_mean_colours(tmp_path, monkeypatch, start):
     monkeypatch.setattr("dlcv_diffusion.training.digits.write_preview", lambda model, path: path)
     images = small_digits(20, 28).images.numpy()
     np.savez(tmp_path / "digits.npz", images=images, labels=np.arange(20) % 10 + start)
     list(train_digits("tiny", tmp_path / "digits.npz", tmp_path / "run", steps=1, batch_size=2, device="cpu"))
-    assert ("signal_leak" in load_model(tmp_path / "run" / "model.safetensors").metadata) is leak
+    leak = load_model(tmp_path / "run" / "model.safetensors").metadata["signal_leak"]
+    colours = SignalLeak(**leak).colours([start, start + 9], [0, 0])  # the same for whatever label
+    assert torch.equal(colours[0], colours[1])
+    images = torch.from_numpy(images)
+    mean = images.double().mean((0, 2, 3)) / 127.5 - 1
+    torch.testing.assert_close(torch.tensor(leak["mean"][0]).double(), mean, atol=1e-3, rtol=0)
+
+
+def test_a_run_on_a_few_labels_sees_no_others(tmp_path, monkeypatch):
+    monkeypatch.setattr("dlcv_diffusion.training.digits.write_preview", lambda model, path: path)
+    options = {"steps": 1, "batch_size": 2, "device": "cpu", "data_options": {"labels": [10, 17]}}
+    list(train_digits("tiny", "sample", tmp_path / "run", **options))
+    facts = load_model(tmp_path / "run" / "model.safetensors").metadata
+    assert facts["images"] == 320 and facts["labels"] == [10, 17] and facts["second_half"] == "street digits"

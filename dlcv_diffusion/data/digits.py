@@ -33,6 +33,7 @@ def load_digits(
     root: str | Path | None = None,
     photos: str | Path | Sequence[np.ndarray] | None = None,
     fonts: Sequence[str | Path] = (),
+    labels: Sequence[int] | None = None,
     limit: int | None = None,
     seed: int = 0,
     download: bool = True,
@@ -53,6 +54,8 @@ def load_digits(
         False: what the source has, which is street digits for "sample" and "torchvision".
     photos
         A folder or zip of photographs, or arrays (H, W, 3) uint8, for MNIST-M's backgrounds.
+    labels
+        Only the images of these labels, such as [10, 11, 17].
     limit
         At most so many images of each half, spread over its classes.
 
@@ -90,6 +93,10 @@ def load_digits(
     if svhn and not has_svhn:
         first = data.subset(data.labels < 10)
         data = joined(first, torchvision_svhn(_needed(root), split, download=download, limit=limit))
+    if labels is not None:
+        data = data.subset(torch.isin(data.labels, torch.tensor(list(labels), dtype=torch.int64)))
+        if not len(data):
+            raise UserError(f"the data '{source}' has no image of the labels {list(labels)}; choose others")
     return data if limit is None else limited(data, limit)
 
 

@@ -33,7 +33,8 @@ def train_digits(
 
     - preset: "report", "small" or "tiny", see `training.recipes`.
     - data: what `data.load_digits` takes: "sample", the course's hw2_data, an .npz, a folder.
-    - data_options: further arguments of `data.load_digits`, such as {"svhn": True, "root": "datasets"}.
+    - data_options: further arguments of `data.load_digits`, such as {"svhn": True, "root": "datasets"}
+      or {"labels": [10, 11, 17]}.
     - changes: fields of `TrainConfig` to set otherwise than the preset, such as steps=200.
 
     Raises `UserError` for an unknown preset, data that cannot be read, or as `train` does.
@@ -50,9 +51,13 @@ def train_digits(
         "images": len(images),
         "second_half": second_half(data, svhn=bool(options.get("svhn"))),
     }
-    halves = (images.labels // 10).bincount().tolist()
-    if min(halves, default=0) >= 2:  # without a half, such as with street digits alone, there is no colour to tell
+    if options.get("labels") is not None:
+        facts["labels"] = list(options["labels"])
+    halves = (images.labels // 10).bincount(minlength=2)
+    if (halves >= 2).all():
         facts["signal_leak"] = vars(SignalLeak.measure(images.images, images.labels))
+    elif halves.max() >= 2:  # one half alone, such as street digits: the same colours for whatever label
+        facts["signal_leak"] = vars(SignalLeak.measure(images.images, images.labels, classes=20))
     model = recipe.build(config.seed)
     model.metadata = {**facts, "train": asdict(config)}  # the average is a copy: previews are drawn as samples will be
     return train(

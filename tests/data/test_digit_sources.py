@@ -56,6 +56,15 @@ def test_limit_is_for_each_half_and_balanced():
         load_digits("sample", limit=0)
 
 
+def test_a_few_labels_alone():
+    data = load_digits("sample", labels=[17, 3])
+    assert len(data) == 320 and set(data.labels.tolist()) == {3, 17}
+    whole = load_digits("sample")
+    assert torch.equal(data.images, whole.images[(whole.labels == 3) | (whole.labels == 17)])
+    with pytest.raises(UserError, match=r"no image of the labels \[20\]"):
+        load_digits("sample", labels=[20])
+
+
 # --- the course's folder
 
 
