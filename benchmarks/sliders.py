@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import nbformat
+import torch
 from side_by_side import Page, arguments, machine, table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -106,7 +107,8 @@ def main() -> int:
         return 2
     repeats = 2 if options.quick else options.repeats
     threads = {"OMP_NUM_THREADS": str(options.threads)} if options.threads else {}
-    os.environ.update(threads)
+    if options.threads:
+        torch.set_num_threads(options.threads)  # said in the facts; the kernel takes it from its environment
 
     page = Page(options.out)
     page.add(f"# Sliders in JupyterLab\n\n{machine()}; {browser_version(executable)}; load {os.getloadavg()[0]:.1f}")
