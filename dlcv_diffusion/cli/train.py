@@ -23,7 +23,8 @@ app = group("Train a model.", "dlcv train digits --preset tiny --out runs/tiny",
 def digits(
     preset: Annotated[str, typer.Option(help="report (the report's network), small (what ships) or tiny")] = "small",
     data: Annotated[
-        str, typer.Option(help="'sample', the course's hw2_data folder, an .npz, or another folder")
+        str,
+        typer.Option(help="'sample', 'torchvision', 'street', the course's hw2_data, an .npz, or a folder of pictures"),
     ] = "sample",
     out: options.RunFolder = Path("runs/digits"),
     svhn: Annotated[bool, typer.Option("--svhn", help="the real SVHN instead of street digits")] = False,
