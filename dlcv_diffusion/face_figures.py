@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .errors import UserError
-from .faces import device_of
+from .faces import check_noises, device_of
 from .files import staging_folder
 from .interpolation import corner_grid, lerp, slerp
 from .noise import seeded_noise
@@ -60,6 +60,7 @@ def eta_figure(
     denoise: EpsDenoiser,
     noises: Tensor | None = None,
     *,
+    names: Sequence[str] | None = None,
     etas: Sequence[float] = ETAS,
     seeds: Sequence[int] = range(4),
     steps: int = 50,
@@ -67,18 +68,19 @@ def eta_figure(
     """The report's grid: a column for each noise, a row for each η (DDIM, arXiv 2010.02502, eq. 12 and 16).
 
     - noises: x_T (N, C, H, W), such as the course's 00.pt … 03.pt; by default drawn from `seeds`.
+    - names: what the noises are called, such as their files' names; by default after their seeds.
     - seeds: N of them, also for the fresh noise z, the same in every row: only η makes the difference.
 
     >>> eta_figure(face_denoiser("faces")).savefig("eta.png")   # doctest: +SKIP
     """
     from .figures import image_grid
 
-    x_T, seeds, facts = _noises(denoise, noises, seeds, steps)
+    x_T, names, seeds, facts = _noises(denoise, noises, names, seeds, steps)
     rows = torch.stack([draw(denoise, x_T, steps=steps, eta=eta, seeds=seeds) for eta in etas])
     return image_grid(
         rows,
         [f"η = {eta:g}" for eta in etas],
-        [f"noise {seed:02d}" for seed in seeds],
+        [f"noise {name}" for name in names],
         "DDIM: what η does",
         "A column is one noise $x_T$, and the same fresh noise z in all its rows",
         facts={**facts, "eta": list(etas)},
@@ -90,6 +92,7 @@ def interpolation_figure(
     between: Callable[[Tensor, Tensor, Any], Tensor] = slerp,
     noises: Tensor | None = None,
     *,
+    names: Sequence[str] | None = None,
     alphas: Sequence[float] = ALPHAS,
     seeds: Sequence[int] = (0, 1),
     steps: int = 50,
@@ -102,7 +105,7 @@ def interpolation_figure(
     """
     from .figures import image_grid
 
-    x_T, _, facts = _noises(denoise, noises, seeds, steps)
+    x_T, _, _, facts = _noises(denoise, noises, names, seeds, steps)
     name = between.__name__
     return image_grid(
         draw(denoise, between(x_T[:1], x_T[1:2], alphas), steps=steps),
@@ -117,6 +120,7 @@ def corner_figure(
     denoise: EpsDenoiser,
     noises: Tensor | None = None,
     *,
+    names: Sequence[str] | None = None,
     seeds: Sequence[int] = range(4),
     rows: int = 5,
     columns: int = 7,
@@ -128,7 +132,7 @@ def corner_figure(
     """
     from .figures import image_grid
 
-    x_T, seeds, facts = _noises(denoise, noises, seeds, steps)
+    x_T, _, _, facts = _noises(denoise, noises, names, seeds, steps)
     faces = draw(denoise, corner_grid(x_T, rows, columns).flatten(0, 1), steps=steps)
     return image_grid(
         faces.unflatten(0, (rows, columns)),
@@ -139,7 +143,12 @@ def corner_figure(
 
 
 def norm_figure(
-    denoise: EpsDenoiser, noises: Tensor | None = None, *, alphas: Sequence[float] | None = None, seeds=(0, 1)
+    denoise: EpsDenoiser,
+    noises: Tensor | None = None,
+    *,
+    names: Sequence[str] | None = None,
+    alphas: Sequence[float] | None = None,
+    seeds: Sequence[int] = (0, 1),
 ):
     """The length of the interpolated noise over √D against α: measured on the noises themselves, for both.
 
@@ -147,14 +156,14 @@ def norm_figure(
     """
     from .figures import line_plot
 
-    x_T, _, facts = _noises(denoise, noises, seeds, None)
+    x_T, _, _, facts = _noises(denoise, noises, names, seeds, None)
     alphas = [step / 50 for step in range(51)] if alphas is None else list(alphas)
     size = x_T[0].numel()
     lengths = {
         between.__name__: (between(x_T[:1], x_T[1:2], alphas).flatten(1).norm(dim=1) / size**0.5).tolist()
         for between in (slerp, lerp)
     }
-    others = seeded_noise((1000, size), range(1000)).norm(dim=1) / size**0.5
+    others = torch.cat([seeded_noise((1, size), [seed]).norm(dim=1) for seed in range(10**6, 10**6 + 1000)]) / size**0.5
     return line_plot(
         alphas,
         lengths,
@@ -173,6 +182,7 @@ def write_face_figures(
     denoise: EpsDenoiser,
     noises: Tensor | None = None,
     *,
+    names: Sequence[str] | None = None,
     seed: int = 0,
     steps: int = 50,
     progress: bool = False,
@@ -180,6 +190,7 @@ def write_face_figures(
     """All the report's figures for Problem 2 as PNG files in `out`; returns their paths.
 
     - noises: x_T (N, C, H, W), N ≥ 4, such as the course's; by default drawn from the seeds `seed` and the next three.
+    - names: what the noises are called, such as their files' names.
 
     The files appear when all of them are drawn. Raises `UserError` where `out` cannot be written, or for fewer noises.
 
@@ -191,16 +202,19 @@ def write_face_figures(
 
     if noises is not None and len(noises) < 4:
         raise UserError(f"Problem 2's figures need four noises, not {len(noises)}; give 00.pt … 03.pt")
+    if noises is not None:
+        check_noises(denoise, noises)
     seeds = range(seed, seed + 4)
     four, two = (None, None) if noises is None else (noises[:4], noises[:2])
+    four_names, two_names = (None, None) if names is None else (names[:4], names[:2])
 
     def figures() -> Iterator[tuple[str, Any]]:
-        yield "faces_eta_grid.png", eta_figure(denoise, four, seeds=seeds, steps=steps)
+        yield "faces_eta_grid.png", eta_figure(denoise, four, names=four_names, seeds=seeds, steps=steps)
         for between in (slerp, lerp):
-            figure = interpolation_figure(denoise, between, two, seeds=seeds[:2], steps=steps)
+            figure = interpolation_figure(denoise, between, two, names=two_names, seeds=seeds[:2], steps=steps)
             yield f"faces_{between.__name__}.png", figure
-        yield "faces_norms.png", norm_figure(denoise, two, seeds=seeds[:2])
-        yield "faces_corners.png", corner_figure(denoise, four, seeds=seeds, steps=steps)
+        yield "faces_norms.png", norm_figure(denoise, two, names=two_names, seeds=seeds[:2])
+        yield "faces_corners.png", corner_figure(denoise, four, names=four_names, seeds=seeds, steps=steps)
 
     names = []
     with staging_folder(out) as staging:
@@ -211,13 +225,21 @@ def write_face_figures(
 
 
 def _noises(
-    denoise: EpsDenoiser, noises: Tensor | None, seeds: Sequence[int], steps: int | None
-) -> tuple[Tensor, Sequence[int], dict[str, Any]]:
-    """The noises, a number for each, and the facts that stand below a figure of them."""
+    denoise: EpsDenoiser,
+    noises: Tensor | None,
+    names: Sequence[str] | None,
+    seeds: Sequence[int],
+    steps: int | None,
+) -> tuple[Tensor, Sequence[str], Sequence[int], dict[str, Any]]:
+    """The noises, what each is called, a seed for each, and the facts that stand below a figure of them."""
     if noises is None:
         noises, which = noises_of(denoise, seeds), {"seeds": list(seeds)}
+        names = [f"{seed:02d}" for seed in seeds]
     else:
-        seeds = range(len(noises))
-        which = {"noises": [f"{seed:02d}" for seed in seeds]}
+        check_noises(denoise, noises)
+        names = [f"{number:02d}" for number in range(len(noises))] if names is None else list(names)
+        if len(names) != len(noises):
+            raise UserError(f"{len(names)} names for {len(noises)} noises; give one for each")
+        seeds, which = range(len(noises)), {"noises": names}
     sampler = {} if steps is None else {"sampler": "ddim", "steps": steps}
-    return noises, seeds, {**sampler, **which, "weights": denoise.name or type(denoise.model).__name__}
+    return noises, names, seeds, {**sampler, **which, "weights": denoise.name or type(denoise.model).__name__}

@@ -194,6 +194,8 @@ def sample_faces(
     seeds = list(range(len(x_T)) if seeds is None else seeds)
     if len(seeds) != len(x_T):
         raise UserError(f"{len(seeds)} seeds for {len(x_T)} noises; give one of each for every face")
+    if batch_size is not None and batch_size < 1:
+        raise UserError(f"cannot draw {batch_size} faces at a time; choose a batch size of at least 1")
     total = len(config.timesteps(denoise.schedule))
     if device is not None:
         denoise.model = devices.prepare(denoise.model, device, channels_last=True)
@@ -227,9 +229,12 @@ def check_noises(denoise: EpsDenoiser, x_T: Tensor) -> None:
 
 
 def device_of(denoise: Denoiser) -> torch.device:
-    """Where a denoiser's model is; the CPU where it has no parameters."""
-    parameters = getattr(getattr(denoise, "model", denoise), "parameters", list)()
-    return next((parameter.device for parameter in parameters), torch.device("cpu"))
+    """Where a denoiser's model is, found as samplers find it; the CPU where it has no parameters."""
+    model: object = denoise
+    while model is not None and not isinstance(model, nn.Module):
+        model = getattr(model, "model", None)
+    weight = next(model.parameters(), None) if model is not None else None
+    return torch.device("cpu") if weight is None else weight.device
 
 
 def write_hw2_faces(

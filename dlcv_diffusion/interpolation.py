@@ -13,7 +13,8 @@ from torch import Tensor
 
 from .errors import UserError
 
-PARALLEL = 1e-6  # radians below which slerp is lerp to double precision, and within which of π no arc is the shortest
+PARALLEL = 1e-7  # radians below which slerp is lerp to double precision (θ²/6)
+OPPOSITE = 1e-6  # radians of π within which no arc is the shortest
 
 Alpha = float | Sequence[float] | Tensor
 
@@ -54,7 +55,7 @@ def slerp(a: Tensor, b: Tensor, alpha: Alpha) -> Tensor:
     a64, b64, alphas = _checked(a, b, alpha)
     theta = angle(a64, b64)
     theta = theta.reshape(-1, *[1] * (a.ndim - 1))
-    if (theta > torch.pi - PARALLEL).any():
+    if (theta > torch.pi - OPPOSITE).any():
         raise UserError(
             "slerp: the two vectors point in opposite directions, so that no way around the sphere is the shortest; "
             "choose another seed for one of them, or use lerp"
@@ -70,15 +71,18 @@ def angle(a: Tensor, b: Tensor) -> Tensor:
     """θ, (B,) float64 in [0, π]: the angle between a and b, (B, …), each sample taken for one long vector.
 
     θ = 2 atan2(|u − v|, |u + v|) of the unit vectors u and v, which stays exact near 0 and π, where acos(u·v) loses
-    half of its digits. Raises `UserError` for a zero vector, which has no direction.
+    half of its digits. Raises `UserError` for a zero vector, which has no direction, and for
+    vectors of different shapes.
 
     >>> angle(torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 3.0]])).item() == torch.pi / 2
     True
     """
-    u, v = (x.double().flatten(1) for x in (a, b))
+    if a.shape[1:] != b.shape[1:]:
+        raise UserError(f"there is no angle between {tuple(a.shape)} and {tuple(b.shape)}; give batches of one shape")
+    u, v = ((x.cpu() if x.device.type == "mps" else x).double().flatten(1) for x in (a, b))
     lengths = [x.norm(dim=1, keepdim=True) for x in (u, v)]
     if any((length == 0).any() for length in lengths):
-        raise UserError("slerp: one of the vectors is zero and has no direction; give noise that is not all zeros")
+        raise UserError("one of the vectors is zero and has no direction; give noise that is not all zeros")
     u, v = u / lengths[0], v / lengths[1]
     return 2 * torch.atan2((u - v).norm(dim=1), (u + v).norm(dim=1))
 
@@ -107,7 +111,7 @@ def corner_grid(
     if rows < 2 or columns < 2:
         raise UserError(f"a grid of {rows}×{columns} has no four corners; choose at least 2 rows and 2 columns")
     top_left, top_right, bottom_left, bottom_right = corners.split(1)
-    down, across = torch.linspace(0, 1, rows).double(), torch.linspace(0, 1, columns).double()
+    down, across = torch.linspace(0, 1, rows, dtype=torch.float64), torch.linspace(0, 1, columns, dtype=torch.float64)
     left, right = between(top_left, bottom_left, down), between(top_right, bottom_right, down)
     return torch.stack([between(left[i : i + 1], right[i : i + 1], across) for i in range(rows)])
 
@@ -115,7 +119,7 @@ def corner_grid(
 def _checked(a: Tensor, b: Tensor, alpha: Alpha) -> tuple[Tensor, Tensor, Tensor]:
     """a, b and alpha (B, 1, …) in float64 on the CPU, where MPS lacks it, if they are finite and go together."""
     place = torch.device("cpu") if a.device.type == "mps" else a.device
-    alphas = torch.as_tensor(alpha, dtype=torch.float64).to(place)
+    alphas = torch.as_tensor(alpha).to(place).double()
     counts = {len(a), len(b), alphas.numel()} - {1} if a.ndim and b.ndim else {-1, -2}
     if a.shape[1:] != b.shape[1:] or alphas.ndim > 1 or len(counts) > 1:
         raise UserError(

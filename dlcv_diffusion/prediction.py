@@ -1,7 +1,7 @@
 """What a network's output stands for, ε, v or x0, and how each becomes the ε that the samplers ask for.
 
 All three say the same of x_t = √ᾱ_t x0 + √(1 − ᾱ_t) ε, since x_t is known; they differ in where a network's errors do
-harm. An error in ε is multiplied by √((1 − ᾱ_t)/ᾱ_t) in x̂0, which is 158 at the first of the DDPM paper's thousand
+harm. An error in ε is multiplied by √((1 − ᾱ_t)/ᾱ_t) in x̂0, which is 157 at the first of the DDPM paper's thousand
 steps; the velocity v of Salimans and Ho (arXiv 2202.00512, sec. 4) leaves it below 1 everywhere:
 
     v = √ᾱ_t ε − √(1 − ᾱ_t) x0,     x̂0 = √ᾱ_t x_t − √(1 − ᾱ_t) v,     ε = √(1 − ᾱ_t) x_t + √ᾱ_t v

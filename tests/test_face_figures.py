@@ -66,8 +66,14 @@ def test_the_rows_of_slerp_and_lerp_have_the_same_ends(denoise):
 
 
 def test_noises_from_files_are_named_by_their_files(denoise):
-    fig = eta_figure(denoise, seeded_noise((4, 1, 16, 16), range(4)), steps=2)
-    assert fig.facts["noises"] == ["00", "01", "02", "03"] and "seeds" not in fig.facts
+    noises = seeded_noise((2, 1, 16, 16), range(2))
+    assert eta_figure(denoise, noises, steps=2).facts["noises"] == ["00", "01"]
+    fig = eta_figure(denoise, noises, names=["05", "07"], steps=2)
+    assert fig.facts["noises"] == ["05", "07"] and "noise 07" in words(fig) and "seeds" not in fig.facts
+    with pytest.raises(UserError, match="1 names for 2 noises"):
+        eta_figure(denoise, noises, names=["05"], steps=2)
+    with pytest.raises(UserError, match="the noises are 3×16×16"):
+        eta_figure(denoise, seeded_noise((2, 3, 16, 16), range(2)), steps=2)
 
 
 def test_lengths_are_measured(denoise):

@@ -17,14 +17,16 @@ ALPHAS = torch.linspace(0, 1, 11)
 
 @given(st.integers(0, 10_000), st.integers(2, 40))
 def test_slerp_of_unit_vectors_is_scipys(seed, size):
-    a, b = (x / x.norm() for x in torch.randn(2, size, dtype=torch.float64, generator=torch.manual_seed(seed)))
+    a, b = (
+        x / x.norm() for x in torch.randn(2, size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    )
     ours = slerp(a[None], b[None], ALPHAS.double())
     assert np.allclose(ours.numpy(), geometric_slerp(a.numpy(), b.numpy(), ALPHAS.double().numpy()), atol=1e-7)
 
 
 @given(st.integers(0, 10_000), st.floats(-1, 2))
 def test_the_ends_and_the_symmetry(seed, alpha):
-    a, b = torch.randn(2, 3, 1, 4, 4, generator=torch.manual_seed(seed))
+    a, b = torch.randn(2, 3, 1, 4, 4, generator=torch.Generator().manual_seed(seed))
     for between in (slerp, lerp):
         assert torch.allclose(between(a, b, 0.0), a, atol=1e-6) and torch.allclose(between(a, b, 1.0), b, atol=1e-6)
         assert torch.allclose(between(a, b, alpha), between(b, a, 1 - alpha), atol=1e-5)
@@ -56,13 +58,13 @@ def test_beyond_the_ends_the_circle_goes_on():
 
 @pytest.mark.parametrize("scale", [1.0, 3.0, 1 + 1e-7])
 def test_parallel_vectors_are_blended_straight(scale):
-    a = torch.randn(1, 50, generator=torch.manual_seed(0))
+    a = torch.randn(1, 50, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(slerp(a, scale * a, 0.25), (0.75 + 0.25 * scale) * a)
 
 
 def test_nearly_parallel_vectors_lose_no_digits():
-    a = torch.randn(1, 50, dtype=torch.float64, generator=torch.manual_seed(0))
-    turned = a + 1e-5 * torch.randn(1, 50, dtype=torch.float64, generator=torch.manual_seed(1))
+    a = torch.randn(1, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    turned = a + 1e-5 * torch.randn(1, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     assert torch.allclose(slerp(a, turned, 0.5), lerp(a, turned, 0.5), rtol=1e-9, atol=1e-9)
     eps = torch.tensor([[1.0, 1e-9]], dtype=torch.float64)
     assert angle(torch.tensor([[1.0, 0.0]]).double(), eps).item() == pytest.approx(1e-9)

@@ -34,7 +34,7 @@ def test_levels_off_the_schedule_fall_to_its_ends():
     assert drawn((9.0, 0.1), 50).unique().tolist() == [999] and drawn((-9.0, 0.1), 50).unique().tolist() == [0]
 
 
-@pytest.mark.parametrize("std", [0.0, -1.0, math.inf, math.nan])
-def test_a_standard_deviation_that_is_none_is_refused(std):
+@pytest.mark.parametrize("levels", [(0.0, 0.0), (0.0, -1.0), (0.0, math.inf), (0.0, math.nan), (math.nan, 1.0), (0.0,)])
+def test_levels_that_are_none_are_refused(levels):
     with pytest.raises(UserError, match="noise_levels"):
-        TrainConfig(steps=1, noise_levels=(0.0, std))
+        TrainConfig(steps=1, noise_levels=levels)

@@ -6,7 +6,7 @@
 
 Every row is --count faces from the seeds 0, 1, …, compared with the held-out faces of --data in the first 100
 principal components of the training faces' pixels, as a multiple of the distance between two sets of real faces of that
-size. Rows are kept in --out as they are done; rows of the same weights are not measured again. Prints a Markdown table.
+size. Rows are kept in --out as they are done; those of other weights or of another --count give way. Prints a table.
 """
 
 import argparse
@@ -22,7 +22,6 @@ from tqdm.auto import tqdm
 
 from dlcv_diffusion.data.faces import load_faces
 from dlcv_diffusion.device import best_device
-from dlcv_diffusion.digits import to_uint8
 from dlcv_diffusion.errors import UserError
 from dlcv_diffusion.evaluation.digits import nearest_neighbours
 from dlcv_diffusion.evaluation.faces import PixelComponents, evaluate_faces
@@ -30,6 +29,7 @@ from dlcv_diffusion.evaluation.measured import FACES_MEASURED
 from dlcv_diffusion.face_figures import draw, noises_of
 from dlcv_diffusion.faces import face_denoiser
 from dlcv_diffusion.figures import image_grid, save_figure
+from dlcv_diffusion.pixels import to_uint8
 from dlcv_diffusion.prediction import EpsDenoiser
 
 STEPS = (20, 50, 10, 250)  # most telling first
@@ -47,6 +47,7 @@ def samples(denoise: EpsDenoiser, steps: int, eta: float, count: int) -> tuple[T
 
 def neighbours_figure(faces: Tensor, training: Tensor, denoise: EpsDenoiser, facts: dict[str, Any]):
     """Faces in the first row, and below each its three nearest training faces."""
+    training = torch.cat([training, training.flip(-1)])  # training mirrors every second face
     rows, distances = nearest_neighbours(faces, training, k=3)
     columns = torch.stack([faces, *(training[rows[:, k]] for k in range(3))])
     return image_grid(
@@ -96,12 +97,13 @@ def main(arguments: list[str] | None = None) -> None:
         return
     weights = fingerprint(denoise.model.state_dict())
     results = json.loads(args.out.read_text(encoding="utf-8")) if args.out.exists() else []
-    results = [row for row in results if row["weights"] == weights]
-    done = {(row["steps"], row["eta"], row["count"]) for row in results}
+    count = min(args.count, len(held_out))
+    results = [row for row in results if row["weights"] == weights and row["count"] == count]
+    done = {(row["steps"], row["eta"]) for row in results}
     components = PixelComponents.of(training)
     for steps in args.steps:
         for eta in args.etas:
-            if (steps, eta, min(args.count, len(held_out))) in done:
+            if (steps, eta) in done:
                 continue
             faces, seconds = samples(denoise, steps, eta, args.count)
             report = evaluate_faces(faces, training, held_out, components=components)

@@ -104,22 +104,26 @@ def figures(
     device: options.Device = None,
 ) -> None:
     """Draw the report's figures."""
-    from ..data.noises import read_noises
+    from ..data.noises import noise_files, read_noises
     from ..digits import write_digit_figures
     from ..face_figures import write_face_figures
-    from ..faces import face_denoiser
+    from ..faces import check_noises, face_denoiser
     from ..models import load_model
 
     if only not in (None, "digits", "faces"):
         raise UserError(f"there are no figures of '{only}'; choose --only digits or --only faces, or leave it out")
     model = load_model(weights) if only != "faces" else None
     denoise = face_denoiser(face_weights, unet_py=unet_py, device=device) if only != "digits" else None
-    given_noises = read_noises(noises) if noises is not None and denoise else None
+    if only == "digits" and (noises is not None or unet_py is not None):
+        raise UserError("--noises and --unet-py do nothing for digits; leave them out, or leave --only digits out")
+    given_noises, names = (read_noises(noises), [path.stem for path in noise_files(noises)]) if noises else (None, None)
+    if given_noises is not None:
+        check_noises(denoise, given_noises)
     if model is not None:
         for path in write_digit_figures(out, model, seed=seed, device=device):
             print(path)
     if denoise is not None:
-        for path in write_face_figures(out, denoise, given_noises, seed=seed, progress=True):
+        for path in write_face_figures(out, denoise, given_noises, names=names, seed=seed, progress=True):
             print(path)
 
 

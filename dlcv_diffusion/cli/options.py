@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ..training import TrainState
 
 MAX_SEED = 2**32 - 1
+MOST_SEEDS = 10_000
 
 
 def examples(*lines: str) -> str:
@@ -86,6 +87,8 @@ def numbers(text: str) -> list[int]:
             raise UserError(f"seed {last or first} is out of range; seeds run from 0 to {MAX_SEED}")
         if int(last or first) < int(first):
             raise UserError(f"the range '{part.strip()}' in '{text}' runs backwards; give the smaller seed first")
+        if int(last or first) - int(first) >= MOST_SEEDS:
+            raise UserError(f"'{part.strip()}' are more than {MOST_SEEDS:,} seeds; give a shorter range")
         seeds.extend(range(int(first), int(last or first) + 1))
     return seeds
 

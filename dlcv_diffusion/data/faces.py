@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,5 +104,5 @@ def _contents(source: str | Path, names: list[str]) -> Iterator[bytes]:
         else:
             with zipfile.ZipFile(source) as archive:
                 yield from (archive.read(name) for name in names)
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:  # RuntimeError: encrypted, or unknown
         raise UserError(f"'{source}' is damaged or may not be read: {error}; make it again") from error

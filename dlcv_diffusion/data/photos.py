@@ -25,6 +25,10 @@ def photo(path: str | Path, box: Box | None = None, *, size: int = 64, channels:
     >>> photo("me.jpg", box=(300, 120, 700, 520)).shape   # doctest: +SKIP
     torch.Size([1, 1, 64, 64])
     """
+    if channels not in (1, 3) or size < 1:
+        raise UserError(
+            f"a photograph cannot become {channels}×{size}×{size}; choose 1 or 3 channels and a positive size"
+        )
     try:
         with Image.open(path) as image:
             upright = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")

@@ -58,7 +58,7 @@ class FacesReport:
 
     - frechet: distance of the samples to held-out faces; frechet_real: of as many training faces to the held-out ones,
       which is not zero, since small sets differ by chance.
-    - nearest: distances to the nearest training face, beside those of held-out faces.
+    - nearest: distances to the nearest training face or its mirror image, beside those of held-out faces.
     """
 
     count: int
@@ -116,7 +116,7 @@ def evaluate_faces(
         count,
         frechet_distance(components(samples[:count]), real),
         torch.tensor(draws, dtype=torch.float64).quantile(0.5).item(),
-        nearest_training(samples[:count], training, held_out[:count]),
+        nearest_training(samples[:count], torch.cat([training, training.flip(-1)]), held_out[:count]),
     )
 
 

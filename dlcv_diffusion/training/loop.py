@@ -87,7 +87,8 @@ class TrainConfig:
             raise UserError(f"unknown precision '{self.precision}'; choose one of {', '.join(PRECISIONS)}")
         if self.prediction not in PREDICTIONS:
             raise UserError(f"unknown prediction '{self.prediction}'; choose one of {', '.join(PREDICTIONS)}")
-        if self.noise_levels is not None and not 0 < self.noise_levels[1] < math.inf:
+        levels = self.noise_levels
+        if levels is not None and not (len(levels) == 2 and math.isfinite(levels[0]) and 0 < levels[1] < math.inf):
             raise UserError(f"noise_levels is {self.noise_levels}; give mean and standard deviation (above 0) of ln σ")
 
 

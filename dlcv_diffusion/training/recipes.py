@@ -101,7 +101,7 @@ FACES: Mapping[str, Recipe] = {
         },
         1000,
         TrainConfig(
-            steps=5_800,
+            steps=4_800,
             lr=1e-3,
             weight_decay=0.0,
             warmup=300,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+from ..faces import device_of
 from ..noise import seeded_noise
 from ..samplers import Denoiser, ddim
 from ..schedule import NoiseSchedule
@@ -50,7 +51,7 @@ def eta_explorer(
     sampling = dict(sampling or {})
 
     def draw(eta: float, steps: int, seed: int) -> Refining:
-        x_T = seeded_noise((1, *image_size), [seed], _device(denoiser))
+        x_T = seeded_noise((1, *image_size), [seed], device_of(denoiser))
         return Refining(ddim(denoiser, x_T, schedule, steps=steps, eta=eta, seeds=[seed], **sampling), steps)
 
     def describe(eta: float, steps: int, seed: int) -> str:
@@ -114,7 +115,7 @@ def alpha_explorer(
         return {name: between(*ends, alpha) for name, between in ways.items() if way in (name, "both")}
 
     def draw(**position: Any) -> Refining:
-        x_T = torch.cat(list(noises(**position).values())).to(_device(denoiser))
+        x_T = torch.cat(list(noises(**position).values())).to(device_of(denoiser))
         return Refining(ddim(denoiser, x_T, schedule, steps=steps, **sampling), steps)
 
     def describe(**position: Any) -> str:
@@ -145,14 +146,6 @@ def _known(
         missing = "schedule=NoiseSchedule…" if schedule is None else "image_size=(C, H, W)"
         raise UserError(f"the denoiser does not say what it was trained with; give {missing}")
     return schedule, tuple(image_size)
-
-
-def _device(denoiser: Any) -> torch.device:
-    """Where the weights are, found as samplers find the model."""
-    while denoiser is not None and not isinstance(denoiser, torch.nn.Module):
-        denoiser = getattr(denoiser, "model", None)
-    weight = next(denoiser.parameters(), None) if denoiser is not None else None
-    return torch.device("cpu") if weight is None else weight.device
 
 
 def _add_facts(options: dict[str, Any], denoiser: Any, **facts: Any) -> None:
