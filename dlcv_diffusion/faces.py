@@ -157,7 +157,7 @@ def own_denoiser(model: nn.Module, name: str = "") -> EpsDenoiser:
     return EpsDenoiser(
         model,
         schedule_of(model),
-        facts.get("prediction", "eps"),
+        facts.get("prediction") or facts.get("train", {}).get("prediction", "eps"),
         image_size=tuple(size) if size else None,
         name=facts.get("name", Path(name).stem),
     )

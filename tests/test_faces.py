@@ -19,6 +19,7 @@ from torchvision.utils import save_image
 
 from dlcv_diffusion import NoiseSchedule, UserError, ddim, last, seeded_noise
 from dlcv_diffusion.data.noises import write_noises
+from dlcv_diffusion.data.photos import grace_hopper
 from dlcv_diffusion.digits import to_uint8
 from dlcv_diffusion.evaluation import grade_faces
 from dlcv_diffusion.faces import PRESETS, FaceSampling, face_denoiser, sample_faces, write_hw2_faces
@@ -60,6 +61,15 @@ def test_the_shipped_weights_are_faces():
     assert denoise.image_size == (1, 64, 64) and denoise.name
     faces = sample_faces(denoise, seeded_noise((2, 1, 64, 64), range(2)), QUICK)
     assert faces.float().std(dim=(1, 2, 3)).min() > 10 and not torch.equal(faces[0], faces[1])
+
+
+def test_the_shipped_weights_take_noise_off_a_face_they_never_saw():
+    denoise, x0 = face_denoiser(device="cpu"), grace_hopper()
+    for t, most in ((100, 0.2), (200, 0.25), (300, 0.3)):  # the noise is σ = 0.34, 0.72, 1.24; she differs by 0.44
+        x = denoise.schedule.add_noise(x0, seeded_noise(x0.shape, [0]), t)
+        with torch.no_grad():
+            seen = denoise.schedule.predict_x0(x, denoise(x, torch.tensor([t])), t)
+        assert (seen - x0).square().mean().sqrt() < most
 
 
 def test_the_course_s_weights_come_with_their_code(tmp_path):

@@ -43,7 +43,10 @@ QUIET = [
 ]
 TOKEN = "a-token-of-the-tests"
 PATIENCE = 60_000  # milliseconds for the page to react; a busy machine is slow
-NO_NEWS = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}}
+SETTINGS = {
+    "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
+    "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},  # every cell is in the page, seen or not
+}
 
 
 class Lab(NamedTuple):
@@ -70,7 +73,7 @@ def running_lab(
     for place in places.values():
         place.mkdir(parents=True, exist_ok=True)
     overrides = places["app_settings"] / "overrides.json"
-    overrides.write_text(json.dumps(NO_NEWS))
+    overrides.write_text(json.dumps(SETTINGS))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
