@@ -157,7 +157,7 @@ def test_what_is_no_model_is_told_in_one_sentence(tmp_path, kind):
 
 def test_only_shipped_models_are_suggested():
     for name, words in (("digit", "no weights at 'digit'"), ("digits_judge", "'digits_judge' is shipped .* no model")):
-        with pytest.raises(UserError, match=f"^{words}.*; give a .safetensors file or one of: digits$"):
+        with pytest.raises(UserError, match=f"^{words}.*; give a .safetensors file or one of: digits, faces$"):
             load_model(name)
 
 
