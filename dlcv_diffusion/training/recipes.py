@@ -64,7 +64,7 @@ DIGITS: Mapping[str, Recipe] = {
         {"in_channels": 3, "channels": (32, 48), "blocks": 1, "emb_channels": 64, "num_classes": 20},
         350,
         TrainConfig(
-            steps=1_600,
+            steps=1_300,
             batch_size=16,
             lr=3e-3,
             weight_decay=0.0,
