@@ -15,8 +15,6 @@ NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 LONGEST_CELL = 15  # lines; what is longer belongs in the package, with a test
 LARGEST = 2.2e6  # bytes: two grids of a hundred textured digits are most of it
 
-pytestmark = pytest.mark.skipif(not NOTEBOOKS, reason="no notebooks yet")
-
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
 def path(request):

@@ -6,11 +6,13 @@ import math
 import numpy as np
 import pytest
 from make_milestones import LABELS, main
+from measure_digits import fingerprint
 from PIL import Image
 
 from dlcv_diffusion import UserError
-from dlcv_diffusion.evaluation.measured import MEASURED, guidance_sweep, measured_digits, milestones
+from dlcv_diffusion.evaluation.measured import guidance_sweep, measured_digits, measured_faces, milestones
 from dlcv_diffusion.figures import trade_off_plot
+from dlcv_diffusion.models import load_model
 
 
 def row(w, interval=None, sampler="dpm_solver", accuracy=0.9, ratio=2.0):
@@ -66,11 +68,19 @@ def test_what_was_not_measured_is_an_error_or_a_gap():
     assert list(lines["MNIST-M, limited"].get_xdata()) == [0, 2] and list(lines["MNIST-M"].get_xdata()) == [0, 2, 4]
 
 
-@pytest.mark.skipif(not MEASURED.exists(), reason="nothing was measured yet")
 def test_the_shipped_measurements_are_of_one_set_of_weights_and_hold_the_sweep():
     rows = measured_digits()
     assert len({row["weights"]["fingerprint"] for row in rows}) == 1
     assert {0.0, 2.0, 6.0} <= set(guidance_sweep(rows)["w"])
+    ddpm = next(row for row in rows if row["sampler"] == "ddpm")
+    assert ddpm["steps"] == 350 and ddpm["per_class"] == 50
+    assert all(half["accuracy"] >= 0.98 for half in ddpm["halves"].values())
+
+
+def test_the_shipped_faces_were_measured_with_the_weights_that_ship():
+    rows = measured_faces()
+    assert {row["weights"] for row in rows} == {fingerprint(load_model("faces").state_dict())}
+    assert {row["count"] for row in rows} == {1000} and {row["eta"] for row in rows} == {0.0, 1.0}
 
 
 def preview(path, first, gap=2):
