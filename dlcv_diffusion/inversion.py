@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .errors import UserError
-from .samplers import Denoiser, Step, _evaluating, _modules, _timesteps
+from .samplers import Denoiser, Step, chosen_timesteps, evaluating, modules_of
 from .schedule import NoiseSchedule
 
 
@@ -47,17 +47,17 @@ def ddim_inversion(
     """
     if refine < 0:
         raise UserError(f"cannot refine a step {refine} times; choose 0 or more")
-    timesteps = _timesteps(schedule, steps, spacing)[::-1]
+    timesteps = chosen_timesteps(schedule, steps, spacing)[::-1]
     return _climb(denoise, x0, schedule, timesteps, refine)
 
 
 def _climb(denoise: Denoiser, x: Tensor, schedule: NoiseSchedule, timesteps: list[int], refine: int) -> Iterator[Step]:
-    modules = _modules(denoise)
+    modules = modules_of(denoise)
     alphas_bar = [1.0] + [schedule.alphas_bar[t].item() for t in timesteps]
     for t, abar_prev, abar in zip(timesteps, alphas_bar, alphas_bar[1:], strict=False):
         scale = math.sqrt(abar / abar_prev)
         weight = math.sqrt(1 - abar) - scale * math.sqrt(1 - abar_prev)
-        with _evaluating(modules):
+        with evaluating(modules):
             below, times = x, torch.full((len(x),), t, device=x.device)
             for _ in range(1 + refine):
                 eps = denoise(x, times).to(x.dtype)

@@ -101,7 +101,7 @@ def ddpm(
         sigma = math.sqrt(beta if variance == "beta" else beta * (1 - abar_prev) / (1 - abar))
         return mean + sigma * noise(x)
 
-    timesteps = _timesteps(schedule, schedule.T if steps is None else steps, spacing)
+    timesteps = chosen_timesteps(schedule, schedule.T if steps is None else steps, spacing)
     return _walk(denoise, x, schedule, timesteps, 1.0, clip_x0, step)
 
 
@@ -150,7 +150,7 @@ def ddim(
         mean = math.sqrt(abar_prev) * x0 + math.sqrt(1 - abar_prev - sigma**2) * eps
         return mean + sigma * noise(x) if sigma else mean
 
-    timesteps = _timesteps(schedule, steps, spacing)
+    timesteps = chosen_timesteps(schedule, steps, spacing)
     return _walk(denoise, x, schedule, timesteps, _final(schedule, final_alpha), clip_x0, step)
 
 
@@ -187,7 +187,7 @@ def dpm_solver(
 
     >>> image = last(dpm_solver(denoise, x_T, schedule, steps=20)).x   # doctest: +SKIP
     """
-    timesteps = _timesteps(schedule, steps, spacing)
+    timesteps = chosen_timesteps(schedule, steps, spacing)
     final = _final(schedule, final_alpha)
     orders = [1] + [2] * (len(timesteps) - 1)
     if lower_order_final or final == 1:
@@ -273,10 +273,10 @@ def _walk(
     step: Callable[[Tensor, Tensor, Tensor, float, float], Tensor],
 ) -> Iterator[Step]:
     """Ask the denoiser at every timestep and let `step` take x_t, x̂0, ε, ᾱ_t, ᾱ_{t_prev} to x_{t_prev}."""
-    modules = _modules(denoise)
+    modules = modules_of(denoise)
     alphas_bar = [schedule.alphas_bar[t].item() for t in timesteps] + [final_alpha_bar]
     for t, abar, abar_prev in zip(timesteps, alphas_bar, alphas_bar[1:], strict=False):
-        with _evaluating(modules):  # closed before the yield: nothing leaks to the caller
+        with evaluating(modules):  # closed before the yield: nothing leaks to the caller
             eps = denoise(x, torch.full((len(x),), t, device=x.device)).to(x.dtype)
             x0 = (x - math.sqrt(1 - abar) * eps) / math.sqrt(abar)  # DDPM, eq. 15
             if clip_x0 is not None:
@@ -286,7 +286,8 @@ def _walk(
 
 
 @contextmanager
-def _evaluating(modules: list[nn.Module]) -> Iterator[None]:
+def evaluating(modules: list[nn.Module]) -> Iterator[None]:
+    """These modules in eval mode and without gradients inside, and as they were outside."""
     training = [module for module in modules if module.training]
     for module in training:
         module.training = False
@@ -298,13 +299,15 @@ def _evaluating(modules: list[nn.Module]) -> Iterator[None]:
             module.training = True
 
 
-def _modules(denoise: object) -> list[nn.Module]:
+def modules_of(denoise: object) -> list[nn.Module]:
+    """All modules of a denoiser that is one, or has one as its attribute `model` (of `model` …); none of a lambda."""
     while denoise is not None and not isinstance(denoise, nn.Module):
         denoise = getattr(denoise, "model", None)
     return list(denoise.modules()) if denoise is not None else []
 
 
-def _timesteps(schedule: NoiseSchedule, steps: int | Sequence[int], spacing: str) -> list[int]:
+def chosen_timesteps(schedule: NoiseSchedule, steps: int | Sequence[int], spacing: str) -> list[int]:
+    """The timesteps that a sampler's `steps` means, descending: so many, spaced as said, or these themselves."""
     if isinstance(steps, Integral):
         return schedule.timesteps(int(steps), spacing)
     return schedule.check_timesteps(steps)

@@ -270,6 +270,14 @@ def test_a_full_disk_behind_the_standard_output_is_one_sentence(tmp_path):
     assert run.stderr == "dlcv: cannot write to the standard output: No space left on device; lead it elsewhere\n"
 
 
+def test_an_error_that_is_not_the_standard_output_s_is_not_called_so(dlcv, monkeypatch):
+    monkeypatch.setattr(
+        "dlcv_diffusion.info.describe_installation", lambda: (_ for _ in ()).throw(ConnectionError("no route to host"))
+    )
+    with pytest.raises(ConnectionError, match="no route"):
+        dlcv("info")
+
+
 def test_only_the_first_process_of_a_machine_speaks(dlcv, monkeypatch):
     waited = []
     monkeypatch.setattr("time.sleep", waited.append)

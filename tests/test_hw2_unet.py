@@ -43,6 +43,17 @@ def test_two_of_them_do_not_mix_up_what_lies_beside_them(tmp_path, monkeypatch):
     assert not torch.allclose(*results)
 
 
+def test_a_file_beside_it_may_be_imported_when_the_network_is_made(tmp_path):
+    write_course(tmp_path)
+    (tmp_path / "UNet.py").write_text(
+        UNET_PY.replace("from blocks import Block", "").replace(
+            "super().__init__()\n", "super().__init__()\n        from blocks import Block\n"
+        )
+    )
+    hw2_unet(tmp_path / "UNet.py", tmp_path / "UNet.pt")
+    assert "blocks" not in sys.modules and str(tmp_path) not in sys.path
+
+
 def test_its_batch_norm_is_in_eval_mode(tmp_path):
     write_course(tmp_path)
     denoise = hw2_unet(tmp_path / "UNet.py", tmp_path / "UNet.pt")

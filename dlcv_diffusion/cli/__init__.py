@@ -13,6 +13,9 @@ from ..errors import UserError
 from . import grade, options, sample, train
 from .options import MAX_SEED, examples, group, numbers, speaks, written
 
+OUTPUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What can go wrong when the standard output is a pipe, or was led into a file."""
+
 app = group(
     "Diffusion models for the DLCV homework: train, sample, grade and draw.",
     "dlcv info",
@@ -40,7 +43,7 @@ def main() -> None:
             time.sleep(10)  # a launcher stops all processes when the first one ends: let it be the one that speaks
         sys.exit(2)
     except OSError as error:
-        if error.filename is not None:  # a file's, not the standard output's
+        if error.filename is not None or error.errno not in OUTPUT_ERRORS:  # a file's or a network's
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries once more when it ends
         if error.errno == errno.EPIPE:  # whoever read has read enough, as `head` does

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import UserError
 from .arrays import ImageArrays
 from .mnist_m import PHOTO_SUFFIXES
+from .pictures import fit_square, open_picture
 
 SPLITS = ("train", "held_out", "all")
 HELD_OUT_EVERY = 10  # the last of every so many pictures, in the order of their names, is held out
@@ -60,19 +60,14 @@ def load_faces(
     return ImageArrays(torch.from_numpy(images), torch.zeros(len(images), dtype=torch.int64))
 
 
-def face_pixels(content: bytes | Path, name: str, *, size: int, channels: int) -> np.ndarray:
+def face_pixels(content: bytes, name: str, *, size: int, channels: int) -> np.ndarray:
     """One picture as uint8 (channels, size, size): turned upright by its EXIF tag, cut to its middle square, resized.
 
-    `content` is the file's bytes or its path; `name` stands in the sentence of the `UserError` when it is no picture.
+    `content` is the file's bytes; `name` stands in the sentence of the `UserError` when it is no picture.
     """
-    try:
-        with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as image:
-            upright = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"'{name}' is not a picture that can be read; replace it, or take it out") from error
-    if upright.size != (size, size):
-        upright = ImageOps.fit(upright, (size, size), Image.Resampling.LANCZOS)
-    return np.asarray(upright).reshape(size, size, channels).transpose(2, 0, 1)
+    mode = "L" if channels == 1 else "RGB"
+    picture = open_picture(io.BytesIO(content), "replace it, or take it out", name, mode=mode, upright=True)
+    return fit_square(picture, size)
 
 
 def _names(source: str | Path) -> Iterator[str]:

@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from ..errors import UserError
 from .arrays import to_x0
+from .pictures import fit_square, open_picture
 
 Box = tuple[float, float, float, float]
 HOPPER_BOX = (170, 114, 384, 328)  # cut as the shipped model's training faces are: brows to chin, little else
@@ -29,21 +28,17 @@ def photo(path: str | Path, box: Box | None = None, *, size: int = 64, channels:
         raise UserError(
             f"a photograph cannot become {channels}×{size}×{size}; choose 1 or 3 channels and a positive size"
         )
+    mode = "L" if channels == 1 else "RGB"
     try:
-        with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
+        upright = open_picture(path, "give another, such as a JPEG or PNG", mode=mode, upright=True)
     except FileNotFoundError as error:
         raise UserError(f"no such photograph: '{path}'; give the path of a picture") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"'{path}' is not a picture that can be read; give another, such as a JPEG or PNG") from error
     if box is not None:
         left, upper, right, lower = box
         if not (0 <= left < right <= upright.width and 0 <= upper < lower <= upright.height):
             raise UserError(f"the box {box} does not lie within '{path}', {upright.width}×{upright.height} pixels")
         upright = upright.crop(box)
-    upright = ImageOps.fit(upright, (size, size), Image.Resampling.LANCZOS)
-    pixels = np.asarray(upright).reshape(size, size, channels).transpose(2, 0, 1).copy()
-    return to_x0(torch.from_numpy(pixels))[None]
+    return to_x0(torch.from_numpy(fit_square(upright, size)))[None]
 
 
 def grace_hopper(*, size: int = 64, channels: int = 1) -> Tensor:

@@ -7,7 +7,7 @@ from typing import BinaryIO
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from ..errors import UserError
@@ -16,24 +16,52 @@ SIDES = (28, 32)
 """Accepted sides of a digit's picture: MNIST's and the course's 28, SVHN's 32 (made smaller to 28)."""
 
 
-def read_rgb(file: str | Path | BinaryIO, advice: str, name: str | Path | None = None) -> np.ndarray:
-    """A picture of any size as (H, W, 3) uint8; grey becomes RGB, what is transparent loses its transparency.
+def open_picture(
+    file: str | Path | BinaryIO,
+    advice: str,
+    name: str | Path | None = None,
+    *,
+    mode: str = "RGB",
+    upright: bool = False,
+) -> Image.Image:
+    """A picture of any size, read whole; grey becomes RGB or the reverse, transparency is lost.
 
     - file: a path, or an open file whose `name` stands in the sentence of the error.
     - advice: what to do with a file that cannot be read, the end of that sentence.
+    - mode: "RGB" or "L" (grey). upright: turn it as its EXIF tag says, as a camera's photographs want it.
 
     Raises `UserError` for a file that is no picture, or a damaged one; `FileNotFoundError` where there is none.
 
-    >>> read_rgb("hw2_data/digits/svhn/data/00000.png", "replace it").shape   # doctest: +SKIP
-    (28, 28, 3)
+    >>> open_picture("me.jpg", "give another", upright=True).size   # doctest: +SKIP
+    (3024, 4032)
     """
     try:
         with Image.open(file) as image:
-            return np.asarray(image.convert("RGB"))
+            return (ImageOps.exif_transpose(image) if upright else image).convert(mode)
     except FileNotFoundError:
         raise
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"'{name or file}' is not a picture that can be read; {advice}") from error
+
+
+def read_rgb(file: str | Path | BinaryIO, advice: str, name: str | Path | None = None) -> np.ndarray:
+    """The pixels of `open_picture` as (H, W, 3) uint8; it raises as that does.
+
+    >>> read_rgb("hw2_data/digits/svhn/data/00000.png", "replace it").shape   # doctest: +SKIP
+    (28, 28, 3)
+    """
+    return np.asarray(open_picture(file, advice, name))
+
+
+def fit_square(picture: Image.Image, size: int) -> np.ndarray:
+    """The middle square of a picture, resized (Lanczos, antialiased), as (C, size, size) uint8.
+
+    >>> fit_square(Image.new("RGB", (300, 200)), 64).shape
+    (3, 64, 64)
+    """
+    if picture.size != (size, size):
+        picture = ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
+    return np.asarray(picture).reshape(size, size, -1).transpose(2, 0, 1).copy()
 
 
 def read_digit(path: Path) -> np.ndarray:

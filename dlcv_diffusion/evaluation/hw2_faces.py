@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
+from ..data.pictures import read_rgb
 from ..errors import UserError
 
 PASS_BELOW = 20.0
@@ -73,8 +73,4 @@ def _mse(out: Path, gt: Path) -> float:
 
 def _pixels(path: Path) -> np.ndarray:
     """(H, W, 3) float64, 0 … 255; grey pictures as RGB."""
-    try:
-        with Image.open(path) as picture:
-            return np.asarray(picture.convert("RGB"), np.float64)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"'{path}' is not a picture that can be read; write it again as PNG") from error
+    return read_rgb(path, "write it again as PNG").astype(np.float64)

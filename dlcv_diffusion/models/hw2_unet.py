@@ -46,8 +46,15 @@ def hw2_unet(unet_py: str | Path, weights: str | Path, *, image_size: tuple[int,
 
 
 def _network(path: Path) -> nn.Module:
-    """`UNet()` of the user's file."""
-    made = getattr(_module(path), "UNet", None)
+    """`UNet()` of the user's file; what it imports from the files beside it, then too, is found."""
+    if not path.is_file():
+        raise UserError(f"no such file: '{path}'; give the course's UNet.py, which defines the network")
+    with _importable(path.resolve().parent):
+        return _made(path, _module(path))
+
+
+def _made(path: Path, module: ModuleType) -> nn.Module:
+    made = getattr(module, "UNet", None)
     if made is None:
         raise UserError(f"'{path}' has no class UNet; give the UNet.py that came with the weights")
     try:
@@ -74,25 +81,23 @@ def _network(path: Path) -> nn.Module:
 
 
 def _module(path: Path) -> ModuleType:
-    """The user's file as a module; files beside it can be imported by it, and it leaves no trace in `sys.modules`."""
-    if not path.is_file():
-        raise UserError(f"no such file: '{path}'; give the course's UNet.py, which defines the network")
+    """The user's file as a module."""
     name = f"_user_unet_{abs(hash(path.resolve()))}"
     spec = importlib.util.spec_from_file_location(name, path, loader=SourceFileLoader(name, str(path)))
     module = importlib.util.module_from_spec(spec)
-    with _importable(name, module, path.resolve().parent):
-        try:
-            spec.loader.exec_module(module)
-        except (Exception, SystemExit) as error:  # the user's code may fail in any way
-            raise UserError(f"'{path}' cannot be run: {_said(error)}; mend it, or give another file") from error
+    sys.modules[name] = module  # where dataclasses look for it
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:  # the user's code may fail in any way
+        raise UserError(f"'{path}' cannot be run: {_said(error)}; mend it, or give another file") from error
     return module
 
 
 @contextmanager
-def _importable(name: str, module: ModuleType, folder: Path) -> Iterator[None]:
-    """While the file runs, dataclasses find its module, and it finds the files beside it; no `__pycache__` is left."""
+def _importable(folder: Path) -> Iterator[None]:
+    """Files of the folder can be imported, and leave no trace in `sys.modules` and no `__pycache__` behind."""
     before, bytecode = set(sys.modules), sys.dont_write_bytecode
-    sys.modules[name], sys.dont_write_bytecode = module, True
+    sys.dont_write_bytecode = True
     sys.path.insert(0, str(folder))
     try:
         yield
