@@ -1,4 +1,4 @@
-"""On a CUDA GPU: the report's loop against ours, seconds for the course's 1,000 files, images a second in training.
+"""On a CUDA GPU: the report's loop against ours, the course's 1,000 files, training, and the η grid of 256×256 faces.
 
     PYTHONPATH=. python benchmarks/gpu.py --out benchmarks/results/gpu.md
 
@@ -25,11 +25,13 @@ from PIL import Image
 from side_by_side import Job, Page, arguments, in_turns, machine, ratio, report_loop, table
 from torch import Tensor, nn
 
-from dlcv_diffusion import NoiseStream, UserError, ddpm, guided, seeded_noise
+from dlcv_diffusion import NoiseSchedule, NoiseStream, UserError, ddim, ddpm, guided, last, seeded_noise
 from dlcv_diffusion.data import ImageArrays
 from dlcv_diffusion.device import autocast, prepare
 from dlcv_diffusion.digits import REPORT, hw2_labels, schedule_of, to_uint8, write_hw2_digits
-from dlcv_diffusion.models import load_model
+from dlcv_diffusion.face_figures import ETAS
+from dlcv_diffusion.models import UNet, load_model
+from dlcv_diffusion.prediction import EpsDenoiser
 from dlcv_diffusion.training import digits_recipe, train
 
 CLASSES, W = 20, 2.0
@@ -46,6 +48,9 @@ class Sizes:
     files: int = 50  # of each of the 20 classes
     training_chunk: int = 20  # training steps in one turn
     training_batch: int | None = None  # the recipe's own
+    face: int = 256  # pixels a side of the η grid's faces
+    face_steps: int = 50
+    face_channels: tuple[int, ...] = (128, 128, 256, 256, 512, 512)  # DDPM's for 256×256: its appendix B
 
 
 @dataclass
@@ -299,6 +304,86 @@ def training(page: Page, networks: list[Network], device: torch.device, sizes: S
     page.add(table(["preset", "precision", "batch", "images a second", "ms a step"], rows))
 
 
+# --- the η grid of faces ----------------------------------------------------------------------------------------------
+
+
+def face_network(sizes: Sizes) -> nn.Module:
+    """The U-Net of DDPM's 256×256 faces, which the course's resembles, with random weights."""
+    levels = len(sizes.face_channels)
+    attention = [level == levels - 2 for level in range(levels)]  # at 16×16
+    torch.manual_seed(0)
+    model = UNet(3, sizes.face_channels, blocks=2, attention=attention, patch=1, timesteps=1000)
+    for parameter in model.parameters():
+        if not parameter.any():  # layers that start at zero would hide what bfloat16 does
+            nn.init.normal_(parameter, std=0.01)
+    return model.eval()
+
+
+def eta_grid(page: Page, device: torch.device, sizes: Sizes, repeats: int, compile: bool) -> None:
+    """One table: seconds for four noises at five η each, as `eta_figure` draws them, and how near the faces are."""
+    schedule = NoiseSchedule.linear(1000)
+    model = face_network(sizes)
+    x_T = seeded_noise((4, 3, sizes.face, sizes.face), range(4), device)
+    faces: dict[str, Tensor] = {}
+
+    def grid_of(name: str, network: nn.Module, dtype: torch.dtype) -> Job:
+        denoise = EpsDenoiser(network, schedule)
+
+        def grid() -> None:
+            with autocast(device, dtype):
+                rows = [
+                    last(ddim(denoise, x_T, schedule, steps=sizes.face_steps, eta=eta, seeds=range(4))).x
+                    for eta in ETAS
+                ]
+            faces[name] = to_uint8(torch.stack(rows))
+
+        return grid
+
+    plain = "plain: float32, eager"
+    makers: dict[str, Callable[[], tuple[nn.Module, torch.dtype]]] = {
+        plain: lambda: (copy.deepcopy(model).to(device), torch.float32),
+        "bf16, channels-last": lambda: (
+            prepare(copy.deepcopy(model), device, channels_last=True),
+            torch.bfloat16,
+        ),
+    }
+    if compile:
+        makers["bf16, channels-last, torch.compile"] = lambda: (
+            prepare(copy.deepcopy(model), device, channels_last=True, compile=True),
+            torch.bfloat16,
+        )
+    jobs, ready, failed = {}, {}, {}
+    for name, make in makers.items():
+        start = time.perf_counter()
+        try:
+            job = grid_of(name, *make())
+            job()
+            finisher(device)()
+        except Exception as error:  # one way that a version of torch refuses must not cost the others
+            failed[name] = first_line(error)
+            continue
+        jobs[name], ready[name] = job, time.perf_counter() - start
+    seconds = in_turns(jobs, repeats, warm_up=0, finish=finisher(device))
+    rows = []
+    for name, times in seconds.items():
+        apart = "–"
+        if plain in faces:
+            apart = f"{rms(faces[name].float() - faces[plain].float()).item():.2f}"
+        faster = f"{ratio(seconds[plain], times):.2f}" if plain in seconds else "–"
+        rows.append([name, f"{statistics.median(times):.2f}", faster, apart, f"{ready[name]:.1f}"])
+    rows += [[name, "failed", "–", "–", "–"] for name in failed]
+    million = sum(p.numel() for p in model.parameters()) / 1e6
+    page.add(
+        f"### η grid: 4 noises × 5 η, {sizes.face}×{sizes.face} in colour, {sizes.face_steps} DDIM steps, "
+        f"a U-Net of {million:.1f} M parameters (random weights)"
+    )
+    header = ["way", "seconds", "times faster", "apart, rms of 255 levels", "s for the first"]
+    page.add(table(header, rows))
+    if failed:
+        page.add("\n".join(f"- {name} failed: {reason}" for name, reason in failed.items()))
+    torch.compiler.reset()
+
+
 # --- the whole --------------------------------------------------------------------------------------------------------
 
 
@@ -334,7 +419,7 @@ def main() -> int:
     )
     parser.add_argument("--networks", nargs="+", choices=["report", "small"], default=["report", "small"])
     parser.add_argument("--weights", default="digits", help="the small network's: shipped weights or a file")
-    parser.add_argument("--only", nargs="+", choices=["steps", "files", "training"], help="some of the tables")
+    parser.add_argument("--only", nargs="+", choices=["steps", "files", "training", "grid"], help="some of the tables")
     parser.add_argument(
         "--no-compile", action="store_true", help="leave torch.compile out, which takes most of the time"
     )
@@ -353,12 +438,14 @@ def main() -> int:
     torch.manual_seed(0)
     sizes, repeats = Sizes(), options.repeats
     if options.quick:
-        sizes, repeats = Sizes(batches=(100,), chunk=5, files=5, training_chunk=5), 2
+        sizes, repeats = Sizes(batches=(100,), chunk=5, files=5, training_chunk=5, face_steps=5), 2
     if options.tiny:
-        sizes, repeats = Sizes(batches=(4,), chunk=2, files=1, training_chunk=2, training_batch=4), 2
+        tiny_faces = {"face": 32, "face_steps": 2, "face_channels": (16, 16)}
+        sizes = Sizes(batches=(4,), chunk=2, files=1, training_chunk=2, training_batch=4, **tiny_faces)
+        repeats = 2
     if options.batch:
         sizes = replace(sizes, batches=tuple(options.batch))
-    wanted = options.only or ["steps", "files", "training"]
+    wanted = options.only or ["steps", "files", "training", "grid"]
 
     page = Page(options.out)
     page.add("# On a GPU")
@@ -380,6 +467,8 @@ def main() -> int:
         files(page, networks, device, sizes)
     if "training" in wanted:
         training(page, networks, device, sizes, repeats)
+    if "grid" in wanted:
+        eta_grid(page, device, sizes, min(repeats, 3), not options.no_compile)
     page.close()
     return 0
 
