@@ -41,7 +41,11 @@ def draw(
 ) -> Tensor:
     """Faces (B, C, H, W) on the CPU from noises of that shape, by DDIM, a few at a time on the model's device.
 
+    - x_T: (B, C, H, W) from N(0, I). steps: of the schedule's timesteps. eta: η in [0, 1].
     - seeds: one for each noise, for the z of η > 0; 0, 1, 2, … by default.
+    - Returns x as the sampler leaves it, mostly in [−1, 1]: `to_uint8` or `.clamp(-1, 1)` cuts off what is outside.
+
+    Raises `UserError` as `ddim` does, for steps or η out of range.
 
     >>> draw(denoise, noises_of(denoise, range(4)), steps=20).shape   # doctest: +SKIP
     torch.Size([4, 1, 64, 64])
@@ -69,7 +73,11 @@ def eta_figure(
 
     - noises: x_T (N, C, H, W), such as the course's 00.pt … 03.pt; by default drawn from `seeds`.
     - names: what the noises are called, such as their files' names; by default after their seeds.
+    - etas: one for each row, in [0, 1].
     - seeds: N of them, also for the fresh noise z, the same in every row: only η makes the difference.
+    - Returns a matplotlib `Figure`, its facts below it.
+
+    Raises `UserError` for noises of another size than the denoiser's, another number of names, or as `ddim` does.
 
     >>> eta_figure(face_denoiser("faces")).savefig("eta.png")   # doctest: +SKIP
     """
@@ -99,7 +107,10 @@ def interpolation_figure(
 ):
     """The report's row: faces from noises between two, α = 0 … 1, at η = 0.
 
-    - between: `slerp` or `lerp`. noises: x_T (2, C, H, W), such as the course's 00.pt and 01.pt.
+    - between: `slerp` or `lerp`.
+    - noises: x_T (2, C, H, W), such as the course's 00.pt and 01.pt; by default drawn from the two `seeds`.
+    - alphas: one for each face; beyond [0, 1] is allowed.
+    - names, Returns, Raises: as `eta_figure`, and as `between`.
 
     >>> interpolation_figure(face_denoiser("faces"), lerp).savefig("lerp.png")   # doctest: +SKIP
     """
@@ -128,6 +139,10 @@ def corner_figure(
 ):
     """Faces between four: slerp down the left and right edges of a grid, then across every row, at η = 0.
 
+    - noises: x_T (4, C, H, W): top left, top right, bottom left, bottom right; by default drawn from the four `seeds`.
+    - rows, columns: faces down and across, at least 2.
+    - names, Returns, Raises: as `eta_figure`, and as `corner_grid`.
+
     >>> corner_figure(face_denoiser("faces"), seeds=[0, 1, 2, 3]).savefig("corners.png")   # doctest: +SKIP
     """
     from .figures import image_grid
@@ -151,6 +166,10 @@ def norm_figure(
     seeds: Sequence[int] = (0, 1),
 ):
     """The length of the interpolated noise over √D against α: measured on the noises themselves, for both.
+
+    - noises: x_T (2, C, H, W); by default drawn from the two `seeds`. alphas: 51 from 0 to 1 by default.
+    - The band is the shortest and the longest of 1,000 other noises of that size. Nothing is drawn by the model.
+    - names, Returns, Raises: as `eta_figure`, and as `lerp` and `slerp`.
 
     >>> norm_figure(face_denoiser("faces")).savefig("norms.png")   # doctest: +SKIP
     """

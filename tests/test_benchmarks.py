@@ -1,0 +1,33 @@
+"""The benchmarks run: one small round of each that needs neither a browser nor the peers, in a process of its own."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+# script and words: what must stand in its page
+PAGES = {
+    "gpu.py --device cpu --tiny --no-compile": [
+        "4 images a batch: one guided DDPM step",
+        "The course's files: 20 images",
+        "Training: `training.train`",
+        "η grid: 4 noises × 5 η",
+    ],
+    "ddim_faces.py --device cpu --quick": ["the pictures are the same to 1e-4", "DDIMScheduler, ms a step"],
+}
+
+
+@pytest.mark.parametrize("words", PAGES)
+def test_a_benchmark_runs_and_writes_its_page(words, root, tmp_path):
+    script, *options = words.split()
+    out = tmp_path / "page.md"
+    command = [sys.executable, root / "benchmarks" / script, *options, "--threads", "1", "--out", out]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": root})
+    assert run.returncode == 0, run.stderr
+    page = out.read_text(encoding="utf-8")
+    assert page.strip() == run.stdout.strip()
+    for line in PAGES[words]:
+        assert line in page
+    failed = [line for line in page.splitlines() if "failed:" in line]
+    assert all("CUDA graphs need a GPU" in line for line in failed), failed
