@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -187,9 +188,40 @@ def sample_faces(
 
     >>> faces = sample_faces(face_denoiser(), seeded_noise((4, 1, 64, 64), range(4)))   # doctest: +SKIP
     """
+    config = config or PAPER
+    if device is not None:
+        denoise.model = devices.prepare(denoise.model, device, channels_last=True)
+    parts = _drawn(denoise, x_T, config, seeds, batch_size, fast=fast, progress=progress)
+    return torch.cat([config.pixels(x).cpu() for x in parts])
+
+
+def draw(denoise: EpsDenoiser, x_T: Tensor, *, seeds: Sequence[int] | None = None, **choices: Any) -> Tensor:
+    """Faces as the sampler leaves them, float (N, C, H, W) on the CPU, mostly in [−1, 1]: to measure, or to go on with.
+
+    - x_T: noises (N, C, H, W); seeds: N integers for the z of η > 0; 0, 1, 2, … by default.
+    - choices: fields of `FaceSampling`, such as steps=20, eta=0.5.
+
+    Raises `UserError` as `FaceSampling` and `sample_faces` do.
+
+    >>> draw(face_denoiser(), seeded_noise((4, 1, 64, 64), range(4)), steps=20).shape   # doctest: +SKIP
+    torch.Size([4, 1, 64, 64])
+    """
+    return torch.cat([x.cpu() for x in _drawn(denoise, x_T, FaceSampling(**choices), seeds)])
+
+
+def _drawn(
+    denoise: EpsDenoiser,
+    x_T: Tensor,
+    config: FaceSampling,
+    seeds: Sequence[int] | None,
+    batch_size: int | None = None,
+    *,
+    fast: bool = False,
+    progress: bool = False,
+) -> Iterator[Tensor]:
+    """The finished x of one batch after another, on the model's device."""
     from tqdm.auto import tqdm
 
-    config = config or PAPER
     check_noises(denoise, x_T)
     seeds = list(range(len(x_T)) if seeds is None else seeds)
     if len(seeds) != len(x_T):
@@ -197,22 +229,18 @@ def sample_faces(
     if batch_size is not None and batch_size < 1:
         raise UserError(f"cannot draw {batch_size} faces at a time; choose a batch size of at least 1")
     total = len(config.timesteps(denoise.schedule))
-    if device is not None:
-        denoise.model = devices.prepare(denoise.model, device, channels_last=True)
     place = device_of(denoise)
     batch_size = batch_size or (16 if place.type == "cpu" else max(1, BATCH_PIXELS // x_T[0, 0].numel()))
-    faces = torch.empty(x_T.shape, dtype=torch.uint8)
-    precision = devices.autocast(place, "auto" if fast else torch.float32)
-    with tqdm(total=len(x_T), unit="face", disable=None if progress else True) as bar, precision:
+    with tqdm(total=len(x_T), unit="face", disable=None if progress else True) as bar:
         for first in range(0, len(x_T), batch_size):
             part = slice(first, first + batch_size)
             count = len(x_T[part])
-            walk = config.run(denoise, x_T[part].to(place, torch.float32), seeds[part])
-            for number, step in enumerate(walk, start=1):
-                x = step.x
-                bar.update(first + count * number // total - bar.n)
-            faces[part] = config.pixels(x).cpu()
-    return faces
+            with devices.autocast(place, "auto" if fast else torch.float32):
+                walk = config.run(denoise, x_T[part].to(place, torch.float32), seeds[part])
+                for number, step in enumerate(walk, start=1):
+                    x = step.x
+                    bar.update(first + count * number // total - bar.n)
+            yield x
 
 
 def check_noises(denoise: EpsDenoiser, x_T: Tensor) -> None:
@@ -226,6 +254,18 @@ def check_noises(denoise: EpsDenoiser, x_T: Tensor) -> None:
             f"the noises are {there}, but the weights '{denoise.name}' draw {drawn}; choose others, or make noises "
             f"with `dlcv noise`"
         )
+
+
+def seeds_of(names: Sequence[str], seed: int = 0) -> list[int]:
+    """The seeds of the z of η > 0 for noises of these names: `seed` + k for "k", whatever other noises there are.
+
+    Where a name is no number, all take `seed` plus their place.
+
+    >>> seeds_of(["05", "07"], 100), seeds_of(["a", "b"], 100)
+    ([105, 107], [100, 101])
+    """
+    numbers = [int(name) if re.fullmatch("[0-9]+", name) else None for name in names]
+    return [seed + number for number in (range(len(names)) if None in numbers else numbers)]
 
 
 def device_of(denoise: Denoiser) -> torch.device:
@@ -268,8 +308,7 @@ def write_hw2_faces(
     x_T = read_noises(noises)
     if x_T.shape[1] not in (1, 3):
         raise UserError(f"a picture has 1 or 3 channels; the noises in '{noises}' have {x_T.shape[1]}")
-    numbers = [int(name) if re.fullmatch("[0-9]+", name) else None for name in names]
-    seeds = [seed + number for number in (range(len(names)) if None in numbers else numbers)]
+    seeds = seeds_of(names, seed)
     options = {"batch_size": batch_size, "device": device, "fast": fast, "progress": progress}
     with staging_folder(out) as staging:
         faces = sample_faces(denoise, x_T, config, seeds=seeds, **options)

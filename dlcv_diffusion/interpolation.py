@@ -71,19 +71,21 @@ def angle(a: Tensor, b: Tensor) -> Tensor:
     """θ, (B,) float64 in [0, π]: the angle between a and b, (B, …), each sample taken for one long vector.
 
     θ = 2 atan2(|u − v|, |u + v|) of the unit vectors u and v, which stays exact near 0 and π, where acos(u·v) loses
-    half of its digits. Raises `UserError` for a zero vector, which has no direction, and for
-    vectors of different shapes.
+    half of its digits. Raises `UserError` for a zero vector, which has no direction, and for what is no pair of
+    batches of one shape.
 
     >>> angle(torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 3.0]])).item() == torch.pi / 2
     True
     """
+    _check_batches(a, b)
     if a.shape[1:] != b.shape[1:]:
         raise UserError(f"there is no angle between {tuple(a.shape)} and {tuple(b.shape)}; give batches of one shape")
     u, v = ((x.cpu() if x.device.type == "mps" else x).double().flatten(1) for x in (a, b))
-    lengths = [x.norm(dim=1, keepdim=True) for x in (u, v)]
-    if any((length == 0).any() for length in lengths):
+    largest = [x.abs().amax(dim=1, keepdim=True) for x in (u, v)]  # by which the squares of huge numbers stay finite
+    if any((value == 0).any() for value in largest):
         raise UserError("one of the vectors is zero and has no direction; give noise that is not all zeros")
-    u, v = u / lengths[0], v / lengths[1]
+    u, v = (x / value for x, value in zip((u, v), largest, strict=True))
+    u, v = u / u.norm(dim=1, keepdim=True), v / v.norm(dim=1, keepdim=True)
     return 2 * torch.atan2((u - v).norm(dim=1), (u + v).norm(dim=1))
 
 
@@ -118,9 +120,13 @@ def corner_grid(
 
 def _checked(a: Tensor, b: Tensor, alpha: Alpha) -> tuple[Tensor, Tensor, Tensor]:
     """a, b and alpha (B, 1, …) in float64 on the CPU, where MPS lacks it, if they are finite and go together."""
+    _check_batches(a, b)
     place = torch.device("cpu") if a.device.type == "mps" else a.device
-    alphas = torch.as_tensor(alpha).to(place).double()
-    counts = {len(a), len(b), alphas.numel()} - {1} if a.ndim and b.ndim else {-1, -2}
+    try:
+        alphas = torch.as_tensor(alpha).to(place).double()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"alpha is {alpha!r}; give a number, or one for each sample") from error
+    counts = {len(a), len(b), alphas.numel()} - {1}
     if a.shape[1:] != b.shape[1:] or alphas.ndim > 1 or len(counts) > 1:
         raise UserError(
             f"cannot interpolate between {tuple(a.shape)} and {tuple(b.shape)} with {alphas.numel()} alphas; give two "
@@ -129,3 +135,12 @@ def _checked(a: Tensor, b: Tensor, alpha: Alpha) -> tuple[Tensor, Tensor, Tensor
     if not all(values.isfinite().all() for values in (a, b, alphas)):
         raise UserError("cannot interpolate: there are numbers that are not finite (NaN or infinite) in what was given")
     return a.to(place).double(), b.to(place).double(), alphas.reshape(-1, *[1] * (a.ndim - 1))
+
+
+def _check_batches(*batches: Tensor) -> None:
+    for x in batches:
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            kind = str(x.dtype).removeprefix("torch.") if isinstance(x, Tensor) else type(x).__name__
+            raise UserError(f"vectors to go between are tensors of floating-point numbers, not {kind}; convert them")
+        if x.ndim < 2:
+            raise UserError(f"vectors come in batches (B, …), not {tuple(x.shape)}; x[None] makes a batch of one")

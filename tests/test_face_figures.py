@@ -1,20 +1,23 @@
 """Problem 2's figures: made of the right faces, labelled, with their facts, written whole or not at all."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from dlcv_diffusion import NoiseSchedule, UserError, ddim, last, seeded_noise
+from dlcv_diffusion.data.noises import read_noises, write_noises
 from dlcv_diffusion.face_figures import (
     corner_figure,
-    draw,
     eta_figure,
     interpolation_figure,
     noises_of,
     norm_figure,
     write_face_figures,
 )
+from dlcv_diffusion.faces import PRESETS, FaceSampling, draw, write_hw2_faces
 from dlcv_diffusion.figures import read_facts
 from dlcv_diffusion.interpolation import lerp, slerp
 from dlcv_diffusion.prediction import EpsDenoiser
@@ -47,7 +50,7 @@ def test_a_batch_is_drawn_in_parts_that_change_nothing(denoise):
 
 
 def test_eta_rows_share_their_noise_and_differ_by_eta_alone(denoise):
-    fig = eta_figure(denoise, etas=(0.0, 0.0, 1.0), seeds=[3, 5], steps=5)
+    fig = eta_figure(denoise, etas=(0.0, 0.0, 1.0), seeds=[3, 5], config=FaceSampling(5))
     assert sorted(words(fig)[1:]) == ["noise 03", "noise 05", "η = 0", "η = 0", "η = 1"]
     picture = mosaic(fig)
     step = (picture.shape[0] + 4) // 3  # a gap of 2 units, 2 pixels each, between two rows
@@ -57,23 +60,51 @@ def test_eta_rows_share_their_noise_and_differ_by_eta_alone(denoise):
 
 
 def test_the_rows_of_slerp_and_lerp_have_the_same_ends(denoise):
-    rows = [mosaic(interpolation_figure(denoise, between, steps=3)) for between in (slerp, lerp)]
+    rows = [mosaic(interpolation_figure(denoise, between, config=FaceSampling(3))) for between in (slerp, lerp)]
     side = rows[0].shape[0]
     assert np.array_equal(rows[0][:, :side], rows[1][:, :side])
     assert np.array_equal(rows[0][:, -side:], rows[1][:, -side:])
     assert not np.array_equal(rows[0], rows[1])
-    assert words(interpolation_figure(denoise, lerp, steps=3))[1:] == [f"{i / 10:g}" for i in range(11)]
+    assert words(interpolation_figure(denoise, lerp, config=FaceSampling(3)))[1:] == [f"{i / 10:g}" for i in range(11)]
 
 
 def test_noises_from_files_are_named_by_their_files(denoise):
     noises = seeded_noise((2, 1, 16, 16), range(2))
-    assert eta_figure(denoise, noises, steps=2).facts["noises"] == ["00", "01"]
-    fig = eta_figure(denoise, noises, names=["05", "07"], steps=2)
-    assert fig.facts["noises"] == ["05", "07"] and "noise 07" in words(fig) and "seeds" not in fig.facts
+    assert eta_figure(denoise, noises, config=FaceSampling(2)).facts["noises"] == ["00", "01"]
+    fig = eta_figure(denoise, noises, names=["05", "07"], config=FaceSampling(2))
+    assert fig.facts["noises"] == ["05", "07"] and "noise 07" in words(fig)
+    assert fig.facts["seeds"] == [5, 7]  # of the fresh noise z, without which the grid could not be made again
     with pytest.raises(UserError, match="1 names for 2 noises"):
-        eta_figure(denoise, noises, names=["05"], steps=2)
+        eta_figure(denoise, noises, names=["05"], config=FaceSampling(2))
     with pytest.raises(UserError, match="the noises are 3×16×16"):
-        eta_figure(denoise, seeded_noise((2, 3, 16, 16), range(2)), steps=2)
+        eta_figure(denoise, seeded_noise((2, 3, 16, 16), range(2)), config=FaceSampling(2))
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
+def test_a_cell_is_the_face_that_is_handed_in(denoise, tmp_path, preset):
+    """The same conventions, and the same z for the same file, as `dlcv sample faces`."""
+    write_noises(tmp_path / "noise", [5, 7], (1, 1, 16, 16))
+    config = replace(preset, steps=4, eta=0.5)
+    write_hw2_faces(tmp_path / "noise", tmp_path / "out", denoise, config, seed=100)
+    noises, names = read_noises(tmp_path / "noise"), ["05", "07"]
+    fig = eta_figure(denoise, noises, names=names, etas=(0.0, 0.5), seeds=[105, 107], config=config)
+    side = (mosaic(fig).shape[0] - 4) // 2
+    cell = mosaic(fig)[side + 4 :: side // 16, side + 4 :: side // 16, 0]
+    with Image.open(tmp_path / "out" / "07.png") as face:
+        assert np.array_equal(cell, np.asarray(face))
+    assert fig.facts["seeds"] == [105, 107] and fig.facts["eta"] == [0.0, 0.5]
+    assert ("clip_x0" in fig.facts) == (preset == PRESETS["course"])
+    others = eta_figure(denoise, noises, names=names, etas=(0.0, 0.5), config=config)  # z after the files' names
+    assert not np.array_equal(mosaic(others)[side + 4 :], mosaic(fig)[side + 4 :])
+    assert np.array_equal(mosaic(others)[:side], mosaic(fig)[:side])
+
+
+def test_figures_between_two_or_four_noises_take_no_other_number(denoise):
+    for figure, count in ((interpolation_figure, 2), (norm_figure, 2), (corner_figure, 4)):
+        with pytest.raises(UserError, match=f"between {count} noises, not 3"):
+            figure(denoise, seeds=[0, 1, 2])
+        with pytest.raises(UserError, match=f"between {count} noises, not 1"):
+            figure(denoise, noises=noises_of(denoise, [0]))
 
 
 def test_lengths_are_measured(denoise):
@@ -85,14 +116,14 @@ def test_lengths_are_measured(denoise):
 
 
 def test_a_grid_between_four_has_the_faces_of_the_four_in_its_corners(denoise):
-    picture = mosaic(corner_figure(denoise, rows=3, columns=4, steps=2))
-    four = mosaic(corner_figure(denoise, rows=2, columns=2, steps=2))
+    picture = mosaic(corner_figure(denoise, rows=3, columns=4, config=FaceSampling(2)))
+    four = mosaic(corner_figure(denoise, rows=2, columns=2, config=FaceSampling(2)))
     assert picture[0, 0, 0] == four[0, 0, 0] and picture[-1, -1, 0] == four[-1, -1, 0]
     assert picture.shape[1] > picture.shape[0]
 
 
 def test_all_of_them_are_written_with_their_facts(denoise, tmp_path):
-    paths = write_face_figures(tmp_path / "new", denoise, steps=2)
+    paths = write_face_figures(tmp_path / "new", denoise, config=FaceSampling(2))
     assert sorted(path.name for path in paths) == sorted(path.name for path in (tmp_path / "new").iterdir())
     assert len(paths) == 5
     for path in paths:

@@ -26,10 +26,9 @@ from dlcv_diffusion.errors import UserError
 from dlcv_diffusion.evaluation.digits import nearest_neighbours
 from dlcv_diffusion.evaluation.faces import PixelComponents, evaluate_faces
 from dlcv_diffusion.evaluation.measured import FACES_MEASURED
-from dlcv_diffusion.face_figures import draw, noises_of
-from dlcv_diffusion.faces import face_denoiser
+from dlcv_diffusion.face_figures import noises_of
+from dlcv_diffusion.faces import FaceSampling, face_denoiser, sample_faces
 from dlcv_diffusion.figures import image_grid, save_figure
-from dlcv_diffusion.pixels import to_uint8
 from dlcv_diffusion.prediction import EpsDenoiser
 
 STEPS = (20, 50, 10, 250)  # most telling first
@@ -41,7 +40,7 @@ def samples(denoise: EpsDenoiser, steps: int, eta: float, count: int) -> tuple[T
     begun, parts = time.perf_counter(), []
     for first in tqdm(range(0, count, PART), desc=f"{steps} steps, eta = {eta:g}", disable=None):
         seeds = range(first, min(first + PART, count))
-        parts.append(to_uint8(draw(denoise, noises_of(denoise, seeds), steps=steps, eta=eta, seeds=seeds)))
+        parts.append(sample_faces(denoise, noises_of(denoise, seeds), FaceSampling(steps, eta), seeds=seeds))
     return torch.cat(parts), time.perf_counter() - begun
 
 

@@ -89,7 +89,7 @@ def noise(
     epilog=examples(
         "dlcv figures",
         "dlcv figures --only digits --weights runs/digits/model.safetensors",
-        "dlcv figures --only faces --noises hw2_data/face/noise --face-weights hw2_data/face/UNet.pt --unet-py UNet.py",
+        "dlcv figures --only faces --noises face/noise --face-weights UNet.pt --unet-py UNet.py --preset course",
     )
 )
 def figures(
@@ -102,8 +102,15 @@ def figures(
         Path | None, typer.Option(help="folder with 00.pt … 03.pt for the faces, instead of noises from the seed")
     ] = None,
     seed: Annotated[
-        int, typer.Option(help="of the first column; the next columns take the next seeds", min=0, max=MAX_SEED)
+        int,
+        typer.Option(
+            help="of the first column; the next ones take the next. With --noises, for eta > 0: k.pt takes SEED + k",
+            min=0,
+            max=MAX_SEED,
+        ),
     ] = 0,
+    preset: options.FacesPreset = "paper",
+    steps: options.FacesSteps = None,
     device: options.Device = None,
 ) -> None:
     """Draw the report's figures."""
@@ -115,10 +122,14 @@ def figures(
 
     if only not in (None, "digits", "faces"):
         raise UserError(f"there are no figures of '{only}'; choose --only digits or --only faces, or leave it out")
+    config = options.faces_preset(preset, **options.given(steps=steps))
+    if only == "digits" and (noises, unet_py, preset, steps) != (None, None, "paper", None):
+        raise UserError(
+            "--noises, --unet-py, --preset and --steps are for faces and do nothing for digits; leave them out, or "
+            "leave --only digits out"
+        )
     model = load_model(weights) if only != "faces" else None
     denoise = face_denoiser(face_weights, unet_py=unet_py, device=device) if only != "digits" else None
-    if only == "digits" and (noises is not None or unet_py is not None):
-        raise UserError("--noises and --unet-py do nothing for digits; leave them out, or leave --only digits out")
     given_noises, names = (read_noises(noises), [path.stem for path in noise_files(noises)]) if noises else (None, None)
     if given_noises is not None:
         check_noises(denoise, given_noises)
@@ -126,7 +137,8 @@ def figures(
         for path in write_digit_figures(out, model, seed=seed, device=device):
             print(path)
     if denoise is not None:
-        for path in write_face_figures(out, denoise, given_noises, names=names, seed=seed, progress=True):
+        how = {"names": names, "seed": seed, "config": config, "progress": True}
+        for path in write_face_figures(out, denoise, given_noises, **how):
             print(path)
 
 

@@ -2,14 +2,16 @@
 
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import UserError
 
 if TYPE_CHECKING:
+    from ..faces import FaceSampling
     from ..training import TrainState
 
 MAX_SEED = 2**32 - 1
@@ -40,6 +42,11 @@ FaceWeights = Annotated[
     typer.Option(help="'faces', a .safetensors file, the course's UNet.pt, or a diffusers folder or hub name"),
 ]
 UnetPy = Annotated[Path | None, typer.Option(help="the course's UNet.py, to be run, for a .pt file")]
+FacesPreset = Annotated[
+    str,
+    typer.Option("--preset", help="of the faces: paper, or course (its conventions); options beside it override it"),
+]
+FacesSteps = Annotated[int | None, typer.Option("--steps", help="50 in both presets", min=1)]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the best there is by default")]
 BatchSize = Annotated[int | None, typer.Option(help="images at a time, by default as many as fit", min=1)]
 
@@ -120,3 +127,12 @@ def show_training(states: Iterable["TrainState"], out: Path) -> None:
     PartialState().destroy_process_group()
     if speaks():
         print(f"trained weights: {out / 'model.safetensors'}")
+
+
+def faces_preset(name: str, **changes: Any) -> "FaceSampling":
+    """How `--preset` and the options beside it say that faces are sampled. Raises `UserError` for an unknown name."""
+    from ..faces import PRESETS
+
+    if name not in PRESETS:
+        raise UserError(f"unknown preset '{name}'; choose one of {', '.join(PRESETS)}")
+    return replace(PRESETS[name], **changes)

@@ -1,6 +1,5 @@
 """`dlcv sample …`"""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +7,7 @@ import typer
 
 from ..errors import UserError
 from . import options
-from .options import MAX_SEED, examples, given, group, written
+from .options import MAX_SEED, examples, faces_preset, given, group, written
 
 app = group(
     "Sample images and write them to a folder.",
@@ -66,10 +65,8 @@ def faces(
     out: Annotated[Path, typer.Argument(metavar="OUT_DIR", help="gets 00.png …, named after the noises")],
     weights: options.FaceWeights = "faces",
     unet_py: options.UnetPy = None,
-    preset: Annotated[
-        str, typer.Option(help="paper, or course (its conventions); the options below override it")
-    ] = "paper",
-    steps: Annotated[int | None, typer.Option(help="50 in both presets", min=1)] = None,
+    preset: options.FacesPreset = "paper",
+    steps: options.FacesSteps = None,
     eta: Annotated[float | None, typer.Option(help="0 (deterministic, both presets) … 1 (as DDPM)")] = None,
     spacing: Annotated[
         str | None, typer.Option(help="of the timesteps: uniform (both presets), trailing, linspace or log_snr")
@@ -95,10 +92,8 @@ def faces(
     ] = False,
 ) -> None:
     """Write a face for each noise of a folder, by DDIM, as the course asks for it."""
-    from ..faces import PRESETS, face_denoiser, write_hw2_faces
+    from ..faces import face_denoiser, write_hw2_faces
 
-    if preset not in PRESETS:
-        raise UserError(f"unknown preset '{preset}'; choose one of {', '.join(PRESETS)}")
     changes = given(
         steps=steps,
         eta=eta,
@@ -110,7 +105,7 @@ def faces(
     )
     if clip_x0 is not None:
         changes["clip_x0"] = number_or_none(clip_x0)
-    config = replace(PRESETS[preset], **changes)
+    config = faces_preset(preset, **changes)
     if seed is not None and config.eta == 0:
         raise UserError("seed (--seed) does nothing where eta is 0: no noise is drawn; leave it out, or give --eta")
     denoise = face_denoiser(weights, unet_py=unet_py, device=device)
