@@ -18,7 +18,7 @@ from .files import staging_folder
 from .models.registry import load_model, shipped_weights
 from .pixels import stretched, to_uint8
 from .prediction import EpsDenoiser
-from .samplers import Denoiser, Step, ddim
+from .samplers import Denoiser, Step, check_eta, ddim
 from .schedule import SPACINGS, NoiseSchedule
 
 SAVING = ("clamp", "min_max")
@@ -61,8 +61,7 @@ class FaceSampling:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise UserError(f"cannot sample in {self.steps} steps; choose at least 1")
-        if not 0 <= self.eta <= 1:  # said this way round, NaN is refused too
-            raise UserError(f"eta is {self.eta}; it must be between 0 (deterministic) and 1 (as DDPM)")
+        check_eta(self.eta)
         for name, choices in {"spacing": SPACINGS, "final_alpha": ("one", "first"), "save": SAVING}.items():
             if getattr(self, name) not in choices:
                 raise UserError(f"unknown {name} '{getattr(self, name)}'; choose one of {', '.join(choices)}")

@@ -139,8 +139,7 @@ def ddim(
 
     >>> image = last(ddim(denoise, x_T, schedule, steps=50, eta=0.0)).x   # doctest: +SKIP
     """
-    if not 0 <= eta <= 1:
-        raise UserError(f"eta is {eta}; it must be between 0 (deterministic) and 1 (as DDPM)")
+    check_eta(eta)
     noise = _noise(noise, seeds) if eta else None
 
     def step(x: Tensor, x0: Tensor, eps: Tensor, abar: float, abar_prev: float) -> Tensor:
@@ -283,6 +282,12 @@ def _walk(
                 x0 = clip_x0(x0) if callable(clip_x0) else x0.clamp(-clip_x0, clip_x0)
             x = step(x, x0, eps, abar, abar_prev)
         yield Step(t, x, x0, eps)
+
+
+def check_eta(eta: float) -> None:
+    """Raise `UserError` for an η that is not in [0, 1]."""
+    if not 0 <= eta <= 1:  # said this way round, NaN is refused too
+        raise UserError(f"eta is {eta}; it must be between 0 (deterministic) and 1 (as DDPM)")
 
 
 @contextmanager

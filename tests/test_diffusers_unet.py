@@ -68,6 +68,23 @@ def test_a_pipeline_s_folder(unet, tmp_path, betas, prediction):
     torch.testing.assert_close((x / 2 + 0.5).clamp(0, 1), theirs, rtol=0, atol=1e-4)
 
 
+def test_clipping_is_the_caller_s_choice(unet, tmp_path):
+    """diffusers' schedulers clip by themselves; the docstring says what gives the same pictures here."""
+    DDPMPipeline(unet, DDPMScheduler()).save_pretrained(tmp_path)
+    denoise = diffusers_unet(tmp_path)
+    pipeline = DDIMPipeline.from_pretrained(tmp_path)
+    pipeline.set_progress_bar_config(disable=True)
+    assert pipeline.scheduler.config.clip_sample
+    theirs = pipeline(1, [torch.Generator().manual_seed(3)], num_inference_steps=10, output_type="pt").images
+    x_T = seeded_noise((1, 3, SIZE, SIZE), [3])
+    ours, plain = (
+        (last(ddim(denoise, x_T, denoise.schedule, steps=10, clip_x0=clip)).x / 2 + 0.5).clamp(0, 1)
+        for clip in (1.0, None)
+    )
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
+    assert (plain - theirs).abs().max() > 0.01  # so that the choice makes a difference here
+
+
 @pytest.mark.parametrize("betas", BETAS)
 def test_the_betas_are_theirs(betas):
     """Theirs are computed in float32, ours in float64."""

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dlcv_diffusion import UserError
-from dlcv_diffusion.evaluation.faces import FacesReport, PixelComponents, evaluate_faces
+from dlcv_diffusion.evaluation.faces import FacesReport, PixelComponents, evaluate_faces, sharpness, softened
 
 
 def pictures(count, seed, *, spread=40.0, middle=128.0):
@@ -25,6 +25,31 @@ def test_components_are_those_of_the_singular_value_decomposition():
     assert np.allclose(np.abs(rows[:6] @ components.basis.T.numpy()), np.eye(6), atol=1e-6)
     coordinates = components(images)
     assert coordinates.mean(0).abs().max() < 1e-9 and (coordinates.std(0).diff() < 0).all()
+
+
+def test_of_few_large_images_they_are_the_same():
+    """Where there are fewer images than pixels another matrix is solved."""
+    few = pictures(40, 0)
+    pixels = few.flatten(1).double().numpy() / 255
+    _, _, rows = np.linalg.svd(pixels - pixels.mean(0), full_matrices=False)
+    basis = PixelComponents.of(few, count=6).basis.numpy()
+    assert np.allclose(np.abs(rows[:6] @ basis.T), np.eye(6), atol=1e-6)
+    large = torch.randint(0, 256, (6, 3, 128, 128), dtype=torch.uint8)  # XᵀX would take 19 GB
+    assert PixelComponents.of(large, count=5)(large).shape == (6, 5)
+
+
+def test_soft_pictures_are_compared_with_pictures_made_as_soft():
+    generator = torch.Generator().manual_seed(0)
+    training, held_out, others = (
+        torch.randint(0, 256, (n, 1, 8, 8), generator=generator, dtype=torch.uint8) for n in (300, 100, 100)
+    )
+    soft = softened(others, sharpness(others) / 9)
+    assert sharpness(soft) == pytest.approx(sharpness(others) / 9, rel=0.05)
+    report = evaluate_faces(soft, training, held_out, components=PixelComponents.of(training, count=10))
+    assert report.sharpness == pytest.approx(1 / 9, rel=0.1)
+    assert report.nearest.median < 0.9 * report.nearest.real_median  # nearer, and yet no copies:
+    assert report.soft_median == pytest.approx(report.nearest.median, rel=0.02)
+    assert torch.equal(softened(held_out, 1e9), held_out)
 
 
 def test_real_ones_are_at_one_and_worse_ones_further_away():

@@ -424,6 +424,15 @@ def test_the_eta_explorers_still_picture_goes_through_eta(denoiser):
     assert still.facts == {"sampler": "ddim", "steps": 5, "seed": 7, "weights": "small", "data": "none"}
 
 
+def test_the_eta_explorer_refuses_what_ddim_cannot_draw_and_needs_no_still_positions(denoiser):
+    with pytest.raises(UserError, match="eta is 2"):
+        eta_explorer(denoiser, etas=(0, 2.0))
+    with pytest.raises(UserError, match="2000"):
+        eta_explorer(denoiser, steps=(2, 2000), start=(0.0, 2, 0))
+    explorer = eta_explorer(denoiser, start=(0.25, 5, 3), still=[])
+    assert explorer.still.to_png()[:4] == b"\x89PNG" and list(explorer.kept) == [(0.25, 5, 3)]
+
+
 def test_the_alpha_explorer_goes_along_the_sphere_or_the_line(denoiser):
     explorer = alpha_explorer(denoiser, steps=5, seeds=range(4), start=(0.5, "both", 2, 3), zoom=1)
     names = ["α", "along", "seed at α = 0", "seed at α = 1"]

@@ -143,7 +143,10 @@ WATCH = """view => {
   const line = view.querySelector('.widget-html:last-child .widget-html-content');
   image.addEventListener('load', () => {
     const {src, naturalWidth, naturalHeight} = image;
-    requestAnimationFrame(() => note('picture', {src, size: [naturalWidth, naturalHeight]}));
+    requestAnimationFrame(() => {
+      const {width, height} = image.getBoundingClientRect();
+      note('picture', {src, size: [naturalWidth, naturalHeight, width, height]});
+    });
   });
   new MutationObserver(() => note('line', line.textContent)).observe(line, {childList: true, subtree: true});
   document.addEventListener('keydown', () => note('key', ''), true);
@@ -221,6 +224,10 @@ class LabNotebook:
         """What takes the keys of the slider with this label."""
         row = self.view(number).locator(".widget-inline-hbox").filter(has=self.page.get_by_text(label, exact=True))
         return row.locator(".noUi-handle").first
+
+    def button(self, name: str, number: int = 0) -> Any:
+        """One of the buttons that some controls have instead of a slider."""
+        return self.view(number).get_by_role("button", name=name, exact=True)
 
     def fingerprint(self, number: int = 0) -> str:
         """The pixels that the live view shows, as a data URL: equal pictures, equal words."""

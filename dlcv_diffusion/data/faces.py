@@ -4,6 +4,7 @@ import io
 import zipfile
 import zlib
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,8 @@ def load_faces(
 ) -> ImageArrays:
     """Every picture below a folder or inside a zip, in the order of their names, as images uint8 (N, C, size, size).
 
-    - split: "train"; "held_out", every tenth picture; or "all".
+    - split: "train"; "held_out", every tenth picture, unless a training picture is the same file byte for byte; or
+      "all". Names do not tell who is on a picture, so a person may be on both sides.
     - size: pixels a side; a picture is cut to its middle square and resized (antialiased).
     - channels: 1 (grey) or 3 (RGB).
     - limit: at most so many pictures, the first ones.
@@ -50,10 +52,13 @@ def load_faces(
         raise UserError(f"faces cannot have a side of {size} pixels; choose a positive size, such as 64")
     names = list(_names(source))
     held_out = [number % HELD_OUT_EVERY == HELD_OUT_EVERY - 1 for number in range(len(names))]
-    names = [name for name, out in zip(names, held_out, strict=True) if split == "all" or out == (split == "held_out")]
+    train, others = ([n for n, out in zip(names, held_out, strict=True) if out == wanted] for wanted in (False, True))
+    if split == "held_out":
+        seen = set(_digests(source, train)) if others else set()
+        others = [n for n, digest in zip(others, _digests(source, others), strict=True) if digest not in seen]
+    names = {"train": train, "held_out": others, "all": names}[split][:limit]
     if not names:
         raise UserError(f"'{source}' has too few pictures for the split '{split}'; every tenth is held out")
-    names = names[:limit]
     images = np.empty((len(names), channels, size, size), np.uint8)
     for row, content in enumerate(tqdm(_contents(source, names), total=len(names), disable=None if progress else True)):
         images[row] = face_pixels(content, f"{source}/{names[row]}", size=size, channels=channels)
@@ -89,6 +94,10 @@ def _names(source: str | Path) -> Iterator[str]:
             f"no pictures in '{source}' ({', '.join(PHOTO_SUFFIXES)}); give a folder or a zip that has some"
         )
     yield from pictures
+
+
+def _digests(source: str | Path, names: list[str]) -> Iterator[bytes]:
+    return (sha256(content).digest() for content in _contents(source, names))
 
 
 def _contents(source: str | Path, names: list[str]) -> Iterator[bytes]:

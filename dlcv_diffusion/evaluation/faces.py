@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from .digits import Nearest, frechet_distance, nearest_training
+from .digits import Nearest, frechet_distance, nearest_neighbours, nearest_training
 
 COMPONENTS = 100
 FRECHET_DRAWS = 5  # random draws of training faces that the yardstick is the median of
@@ -36,11 +36,17 @@ class PixelComponents:
         Raises `UserError` for fewer than `count` + 1 images, or images of fewer values than that.
         """
         pixels = _pixels(images)
-        if count < 1 or count >= min(len(pixels) + 1, pixels.shape[1] + 1) or len(pixels) <= count:
+        if not 1 <= count < min(len(pixels), pixels.shape[1] + 1):
             raise UserError(f"{len(images)} images have no {count} principal components; give more, or ask for fewer")
         mean = pixels.mean(0)
-        _, vectors = torch.linalg.eigh((pixels - mean).T @ (pixels - mean))
-        return cls(mean, vectors.flip(1)[:, :count].T.contiguous())
+        centred = pixels - mean
+        if len(pixels) >= pixels.shape[1]:
+            _, vectors = torch.linalg.eigh(centred.T @ centred)
+            return cls(mean, vectors.flip(1)[:, :count].T.contiguous())
+        # fewer images than pixels: XXᵀ is the smaller matrix, and Xᵀu is an eigenvector of XᵀX for each u of its own
+        _, vectors = torch.linalg.eigh(centred @ centred.T)
+        basis = vectors.flip(1)[:, :count].T @ centred
+        return cls(mean, basis / basis.norm(dim=1, keepdim=True))
 
     def __call__(self, images: Tensor) -> Tensor:
         """Coordinates (N, K) of images uint8 (N, C, H, W). Raises `UserError` for images of another size."""
@@ -59,12 +65,18 @@ class FacesReport:
     - frechet: distance of the samples to held-out faces; frechet_real: of as many training faces to the held-out ones,
       which is not zero, since small sets differ by chance.
     - nearest: distances to the nearest training face or its mirror image, beside those of held-out faces.
+    - sharpness: mean squared difference of neighbouring pixels, as a multiple of held-out faces'.
+    - soft_median: of held-out faces that were blurred until they are as soft as the samples, the median distance to the
+      nearest training face. A soft picture is nearer to all others; so this is what samples that are nobody's copies
+      come to.
     """
 
     count: int
     frechet: float
     frechet_real: float
     nearest: Nearest
+    sharpness: float
+    soft_median: float
 
     @property
     def frechet_ratio(self) -> float:
@@ -81,7 +93,8 @@ class FacesReport:
             f"{self.count} faces: Fréchet distance {self.frechet:.2f}, "
             f"{self.frechet_ratio:.1f} times that of two real sets\n"
             f"nearest training face {near.median:.1f} grey levels away in the median, {near.smallest:.1f} at least "
-            f"(held-out faces: {near.real_median:.1f}, {near.real_smallest:.1f})"
+            f"(held-out faces: {near.real_median:.1f}, {near.real_smallest:.1f}; made as soft as the samples, with "
+            f"{self.sharpness:.2f} of their sharpness: {self.soft_median:.1f})"
         )
 
 
@@ -112,12 +125,48 @@ def evaluate_faces(
     for _ in range(FRECHET_DRAWS):
         rows = torch.randperm(len(training), generator=generator)[:count]
         draws.append(frechet_distance(components(training[rows]), real))
+    samples, held_out, training = samples[:count], held_out[:count], torch.cat([training, training.flip(-1)])
+    soft = softened(held_out, sharpness(samples))
     return FacesReport(
         count,
-        frechet_distance(components(samples[:count]), real),
+        frechet_distance(components(samples), real),
         torch.tensor(draws, dtype=torch.float64).quantile(0.5).item(),
-        nearest_training(samples[:count], torch.cat([training, training.flip(-1)]), held_out[:count]),
+        nearest_training(samples, training, held_out),
+        sharpness(samples) / sharpness(held_out),
+        nearest_neighbours(soft, training)[1].median().item(),
     )
+
+
+def sharpness(images: Tensor) -> float:
+    """Mean squared difference of pixels beside and below each other, of images uint8 (N, C, H, W), in grey levels².
+
+    >>> sharpness(torch.tensor([[[[0, 10], [0, 10]]]], dtype=torch.uint8))
+    50.0
+    """
+    pixels = images.float()
+    return (pixels.diff(dim=-1).square().mean() + pixels.diff(dim=-2).square().mean()).item() / 2
+
+
+def softened(images: Tensor, wanted: float) -> Tensor:
+    """Images uint8 (N, C, H, W), all blurred by the one Gaussian that leaves them with the sharpness `wanted`.
+
+    Images that have no more than that come back as they are.
+
+    >>> images = torch.randint(0, 256, (4, 1, 16, 16), dtype=torch.uint8)
+    >>> abs(sharpness(softened(images, 500.0)) / 500 - 1) < 0.05
+    True
+    """
+    from torchvision.transforms.functional import gaussian_blur
+
+    if sharpness(images) <= wanted:
+        return images
+    least, most, blurred = 0.0, images.shape[-1] / 4, images
+    for _ in range(12):
+        sigma = (least + most) / 2
+        size = min(2 * math.ceil(3 * sigma) + 1, 2 * (min(images.shape[-2:]) // 2) - 1)
+        blurred = gaussian_blur(images.float(), [size, size], [sigma, sigma]).round().to(torch.uint8)
+        least, most = (sigma, most) if sharpness(blurred) > wanted else (least, sigma)
+    return blurred
 
 
 def _pixels(images: Tensor) -> Tensor:

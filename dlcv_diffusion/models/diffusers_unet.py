@@ -36,7 +36,9 @@ def diffusers_unet(source: str | Path) -> EpsDenoiser:
       `UNet2DModel` alone, for which DDPM's schedule and ε are taken where it has no `scheduler_config.json`; or a name
       on the hub, such as "google/ddpm-celebahq-256", which is fetched and kept by diffusers.
 
-    Schedule, prediction (ε, v or x0), channels and size are those of the configs. Weights are read from safetensors; a
+    Schedule, prediction (ε, v or x0), channels and size are those of the configs. How to sample is not taken from them
+    but from the caller: where a config clips x̂0 (`clip_sample`, the default of diffusers' schedulers), diffusers' own
+    pictures come with `clip_x0=clip_sample_range`, which is 1 (`--clip-x0 1`). Weights are read from safetensors; a
     `.bin` file is read, with `weights_only=True`, where there is no other. A network that gives variances too
     (Improved DDPM) is used for the mean.
 

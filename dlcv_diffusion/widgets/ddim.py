@@ -10,7 +10,7 @@ from torch import Tensor
 from ..errors import UserError
 from ..faces import device_of
 from ..noise import seeded_noise
-from ..samplers import Denoiser, ddim
+from ..samplers import Denoiser, check_eta, ddim
 from ..schedule import NoiseSchedule
 from .explorer import Control, Explorer, Refining
 
@@ -38,7 +38,8 @@ def eta_explorer(
 
     - denoiser: `denoiser(x, t) -> eps`, such as an `EpsDenoiser`, which knows its schedule and image size.
     - etas, steps, seeds: the sliders' positions; start: where they stand first.
-    - still: the η of the still picture, with steps and seed as at the start.
+    - still: the η of the still picture, with steps and seed as at the start. Each is drawn before the sliders appear:
+      with a large model on a CPU choose few, or none (`[]`: where the sliders stand first).
     - schedule, image_size (C, H, W): of a denoiser that does not know them.
     - sampling: further words for `ddim`, such as `{"clip_x0": 1.0}`.
     - options: `describe`, `zoom`, `cache`, `title`, `caption`, `facts`, see `Explorer`.
@@ -49,6 +50,10 @@ def eta_explorer(
     """
     schedule, image_size = _known(denoiser, schedule, image_size)
     sampling = dict(sampling or {})
+    for eta in etas:
+        check_eta(eta)
+    for count in steps:
+        schedule.timesteps(count, sampling.get("spacing", "uniform"))
 
     def draw(eta: float, steps: int, seed: int) -> Refining:
         x_T = seeded_noise((1, *image_size), [seed], device_of(denoiser))
@@ -94,7 +99,7 @@ def alpha_explorer(
     - alphas: the slider's positions; beyond: how far it goes on, in the same strides, below 0 and above 1,
       such as 0.2.
     - seeds: of both noises; start: α, "slerp", "lerp" or "both", and the two seeds at first.
-    - still: the α of the still picture, a row for slerp and one for lerp.
+    - still: the α of the still picture, a row for slerp and one for lerp; drawn before the sliders appear.
     - steps: of DDIM with η = 0, so that the image is a function of the noise.
     - schedule, image_size (C, H, W): of a denoiser that does not know them.
     - sampling: further words for `ddim`, such as `{"clip_x0": 1.0}`.

@@ -87,7 +87,8 @@ class Explorer:
       sampler, of whose steps x0 is shown, and x at the end (`Refining` tells how many there are).
     - controls: by the name of the keyword.
     - still: the positions that the still picture shows: values, or with several controls one tuple of
-      values each. All pairs of the values of two controls, row by row, make a table.
+      values each; none: where the sliders stand first. All pairs of the values of two controls, row by row, make a
+      table.
     - describe: words below the picture, called as `draw` is.
     - columns: images a row, where a picture holds several.
     - zoom: screen pixels an image pixel; by default the largest whole number that fits.
@@ -122,7 +123,9 @@ class Explorer:
             if control.start is not None and control.start not in control.values:
                 raise UserError(f"the slider '{name}' cannot start at {control.start}, which is not one of its values")
         self.controls = dict(controls)
-        self.still_positions = [tuple(chosen) if len(controls) > 1 else (chosen,) for chosen in still]
+        self.still_positions = [tuple(chosen) if len(controls) > 1 else (chosen,) for chosen in still] or [
+            tuple(control.first for control in controls.values())
+        ]
         self.kept = Kept(cache)
         self._draw, self._describe, self._columns, self._zoom, self._words = draw, describe, columns, zoom, words
         self._task: asyncio.Task | None = None

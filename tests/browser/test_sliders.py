@@ -71,10 +71,13 @@ def picture_sizes(events):
 
 
 @pytest.mark.parametrize(
-    ("name", "label", "key"),
-    [("04_ddim_eta", "noise added, η", "ArrowRight"), ("05_slerp_vs_lerp", "α", "ArrowLeft")],
+    ("name", "label", "key", "others", "button"),
+    [
+        ("04_ddim_eta", "noise added, η", "ArrowRight", ["steps", "seed of the noise"], None),
+        ("05_slerp_vs_lerp", "α", "ArrowLeft", ["seed at α = 0", "seed at α = 1"], "slerp"),
+    ],
 )
-def test_a_notebook_runs_and_its_slider_moves_the_picture(open_notebook, screenshots, name, label, key):
+def test_a_notebook_runs_and_its_sliders_move_the_picture(open_notebook, screenshots, name, label, key, others, button):
     with open_notebook(f"{name}.ipynb") as notebook:
         try:
             notebook.run_all(patience=900)
@@ -92,10 +95,22 @@ def test_a_notebook_runs_and_its_slider_moves_the_picture(open_notebook, screens
             handle.press("ArrowLeft" if key == "ArrowRight" else "ArrowRight")
             notebook.wait_until_finished()
             assert notebook.fingerprint() == before
-            assert len(picture_sizes(notebook.events())) == 1
             handle.press(key)
             notebook.wait_until_finished()
             assert notebook.fingerprint() == after
+            seen = {after}
+            for other in others:
+                handle = notebook.handle(other)
+                handle.focus()
+                handle.press("ArrowRight")
+                notebook.wait_until_finished()
+                assert notebook.fingerprint() not in seen, f"'{other}' changed nothing"
+                seen.add(notebook.fingerprint())
+            assert len(picture_sizes(notebook.events())) == 1  # of the file and on the screen, drafts and all
+            if button is not None:
+                notebook.button(button).press("Enter")
+                notebook.wait_until_finished()
+                assert notebook.fingerprint() not in seen, f"'{button}' changed nothing"
             assert notebook.errors() == []
         finally:
             notebook.screenshot(screenshots / f"{name}.png")

@@ -1,5 +1,7 @@
 """Faces from a folder and from a zip: which, how cut, in which split, or one sentence that says why not."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -48,6 +50,15 @@ def test_every_tenth_is_held_out(folder):
 
 def test_a_limit_takes_the_first(folder):
     assert torch.equal(load_faces(folder, size=8, limit=3).images, load_faces(folder, size=8).images[:3])
+
+
+def test_a_copy_of_a_training_picture_is_not_held_out(folder, tmp_path):
+    copied = shutil.copytree(folder, tmp_path / "copied")
+    pictures = sorted(path for path in copied.rglob("*.png") if not path.name.startswith("."))
+    shutil.copy(pictures[0], pictures[9])
+    before, after = (load_faces(source, "held_out", size=8).images for source in (folder, copied))
+    assert len(after) == len(before) - 1 and len(load_faces(copied, "train", size=8)) == len(load_faces(folder, size=8))
+    assert torch.equal(after, before[1:])
 
 
 def test_a_camera_that_was_held_sideways_is_turned(tmp_path):
