@@ -198,10 +198,14 @@ def test_an_image_does_not_depend_on_its_neighbours():
     torch.testing.assert_close(model(x, t, labels), alone, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("height, width", [(30, 28), (28, 27), (14, 28)])
-def test_sides_of_another_multiple_are_told(height, width):
-    with pytest.raises(UserError, match=f"multiples of 4, not {height}×{width}"):
-        small_unet()(torch.zeros(1, 3, height, width), torch.tensor([0]))
+@torch.no_grad()
+@pytest.mark.parametrize("height, width", [(30, 28), (28, 27), (1, 5)])
+def test_sides_of_any_length_are_filled_up_with_zeros(height, width):
+    model = with_random_weights(small_unet())
+    x, t = torch.randn(2, 3, height, width, generator=generator()), torch.tensor([0, 300])
+    filled = torch.zeros(2, 3, -(-height // 4) * 4, -(-width // 4) * 4)
+    filled[..., :height, :width] = x
+    assert model(x, t).shape == x.shape and torch.equal(model(x, t), model(filled, t)[..., :height, :width])
 
 
 @torch.no_grad()

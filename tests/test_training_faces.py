@@ -9,6 +9,7 @@ from small_faces import write_pictures, zipped
 from small_runs import names, one_thread  # noqa: F401 – for every test here
 
 from dlcv_diffusion import NoiseSchedule, UserError
+from dlcv_diffusion.data import ImageArrays
 from dlcv_diffusion.data.faces import load_faces
 from dlcv_diffusion.faces import FaceSampling, face_denoiser, sample_faces
 from dlcv_diffusion.models import load_model
@@ -80,6 +81,18 @@ def test_the_first_loss_is_that_of_the_target(pictures, tmp_path, prediction):
     assert state.loss == pytest.approx(target.square().mean().item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("channels", [2, 4])
+def test_images_in_memory_may_have_any_number_of_channels_and_any_size(tmp_path, channels):
+    data = ImageArrays(
+        torch.randint(0, 256, (6, channels, 9, 13), dtype=torch.uint8), torch.zeros(6, dtype=torch.int64)
+    )
+    run(data, tmp_path / "run", steps=2, preview_every=2)
+    denoise = face_denoiser(tmp_path / "run" / "model.safetensors", device="cpu")
+    assert denoise.image_size == (channels, 9, 13)
+    assert (tmp_path / "run" / "samples" / "step_000002.png").exists()
+    assert sample_faces(denoise, torch.randn(1, channels, 9, 13), FaceSampling(steps=2)).shape == (1, channels, 9, 13)
+
+
 def test_flips_are_half_of_the_faces_and_no_noise_is_mirrored(pictures):
     data, schedule = load_faces(pictures, size=SIZE), NoiseSchedule.linear(1000)
     kinds = {}
@@ -107,7 +120,6 @@ def test_the_learning_rate_stays_until_its_cosine_begins():
 @pytest.mark.parametrize(
     "options, said",
     [
-        ({"size": 12}, "multiples of 8, not 12×12"),
         ({"prediction": "score"}, "unknown prediction 'score'"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"channels": 2}, "1 .grey. or 3 .RGB. channels, not 2"),

@@ -15,8 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import UserError
-
 
 def timestep_embedding(t: Tensor, dim: int, *, max_period: float = 10_000.0) -> Tensor:
     """Sinusoidal features of a timestep (Vaswani et al. 2017, sec. 3.5; used by DDPM, appendix B).
@@ -88,7 +86,8 @@ class UNet(nn.Module):
     num_classes: number of labels, or 0 for an unconditional model. Label `num_classes` is the null class ∅.
     timesteps: T of the schedule it is trained with; t is scaled to the paper's thousand steps inside.
 
-    Height and width must be divisible by `patch · 2^(len(channels) − 1)`; else `UserError`.
+    Any height and width: sides that `divisor` = patch · 2^(len(channels) − 1) does not divide are filled up with zeros,
+    inside, to the next that it does.
 
     >>> model = UNet(num_classes=20, channels=(32, 64), blocks=1)
     >>> model(torch.randn(2, 3, 28, 28), torch.tensor([0, 349]), torch.tensor([3, 20])).shape
@@ -162,9 +161,9 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         """Predicted noise ε (B, C, H, W) for x_t (B, C, H, W), t (B,) int64 0-based and labels (B,) int64, None = ∅."""
-        if x.shape[-1] % self.divisor or x.shape[-2] % self.divisor:
-            size = f"{x.shape[-2]}×{x.shape[-1]}"
-            raise UserError(f"this U-Net takes images whose sides are multiples of {self.divisor}, not {size}")
+        height, width = x.shape[-2:]
+        if height % self.divisor or width % self.divisor:
+            x = F.pad(x, (0, -width % self.divisor, 0, -height % self.divisor))
         emb = self.time_mlp(timestep_embedding(t * (1000.0 / self.timesteps), self.time_features).to(x.dtype))
         if self.label_emb is not None:
             labels = torch.full_like(t, self.num_classes) if labels is None else labels
@@ -182,4 +181,4 @@ class UNet(nn.Module):
                 h = layer[1](layer[0](torch.cat([h, skips.pop()], dim=1), emb))
             else:
                 h = layer(F.interpolate(h, scale_factor=2.0, mode="nearest"))
-        return F.pixel_shuffle(self.head(h), self.patch)
+        return F.pixel_shuffle(self.head(h), self.patch)[..., :height, :width]

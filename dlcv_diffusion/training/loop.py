@@ -344,9 +344,7 @@ def _check_fit(model: nn.Module, data: ImageArrays, null: int) -> None:
     if channels != model.in_channels:
         raise UserError(f"the model takes {model.in_channels} channels, the images have {channels}")
     height, width = data.images.shape[2:]
-    divisor, config = getattr(model, "divisor", 1), getattr(model, "config", {})
-    if height % divisor or width % divisor:
-        raise UserError(f"the model takes images whose sides are multiples of {divisor}, not {height}×{width}")
+    config = getattr(model, "config", {})
     wanted = config.get("height", height), config.get("width", width)
     if (height, width) != wanted:
         raise UserError(f"the model takes images of {wanted[0]}×{wanted[1]}, not {height}×{width}")
