@@ -5,11 +5,12 @@
 
 1. Both take the same `UNet2DModel` (random weights), the same noises and 50 steps at η = 0, in turns: how far their
    pictures are apart, seconds, and the ratio.
-2. Everything of a step that is not the network, for the network that `dlcv train faces` trains and a batch of 1, 8 and
-   64: a denoiser whose network gives a constant is stepped in turns with the network alone. Beside it, diffusers'
-   `DDIMScheduler.step` on the same tensors.
+2. Everything of a step that is not the network, for that network and for the one that `dlcv train faces` trains, at
+   several batch sizes: a denoiser whose network gives a constant is stepped in turns with the network alone. Beside
+   it, diffusers' `DDIMScheduler.step` on the same tensors.
 """
 
+from collections.abc import Sequence
 from statistics import median
 
 import torch
@@ -23,7 +24,6 @@ from dlcv_diffusion.prediction import EpsDenoiser
 from dlcv_diffusion.training.recipes import faces_recipe
 
 SCHEDULE = NoiseSchedule.linear(1000)
-BATCHES = (1, 8, 64)
 AIM = 0.02
 
 
@@ -89,15 +89,27 @@ class Idle(nn.Module):
         return self.output
 
 
-def overhead(network: nn.Module, device: torch.device, side: int, repeats: int, page: Page) -> None:
+def overhead(
+    name: str,
+    network: nn.Module,
+    prediction: str,
+    device: torch.device,
+    side: int,
+    batches: Sequence[int],
+    repeats: int,
+    page: Page,
+) -> None:
     from diffusers import DDIMScheduler
 
     rows, finish, worst = [], finisher(device), 0.0
-    for batch in BATCHES:
+    for batch in batches:
         x_T = seeded_noise((batch, network.in_channels, side, side), range(batch), device)
         t = torch.full((batch,), 500, device=device)
-        walk = ddim(EpsDenoiser(Idle(network, 0.1 * x_T), SCHEDULE, "v"), x_T, SCHEDULE, steps=1000)
-        scheduler = DDIMScheduler(clip_sample=False, prediction_type="v_prediction")
+        output = 0.1 * x_T
+        walk = ddim(EpsDenoiser(Idle(network, output), SCHEDULE, prediction), x_T, SCHEDULE, steps=1000)
+        scheduler = DDIMScheduler(
+            clip_sample=False, prediction_type={"v": "v_prediction", "eps": "epsilon"}[prediction]
+        )
         scheduler.set_timesteps(1000)
 
         def ask(x_T=x_T, t=t) -> None:
@@ -107,14 +119,14 @@ def overhead(network: nn.Module, device: torch.device, side: int, repeats: int, 
         jobs = {
             "network": ask,
             "ours": walk.__next__,
-            "theirs": lambda scheduler=scheduler, x_T=x_T: scheduler.step(0.1 * x_T, 500, x_T),
+            "theirs": lambda scheduler=scheduler, x_T=x_T, output=output: scheduler.step(output, 500, x_T),
         }
         seconds = in_turns(jobs, repeats, warm_up=3, finish=finish)
         ms = {name: 1e3 * median(s) for name, s in seconds.items()}
         shares = {name: ratio(seconds[name], seconds["network"]) for name in ("ours", "theirs")}
         worst = max(worst, shares["ours"])
         rows.append([batch, *(f"{value:.2f}" for value in ms.values()), *(f"{100 * s:.2f} %" for s in shares.values())])
-    page.add(f"### Outside the network: {side}×{side}, v-prediction, η = 0")
+    page.add(f"### Outside the network: {name}, {side}×{side}, {prediction}-prediction, η = 0")
     header = ["batch", "network, ms", "ddim, ms a step", "DDIMScheduler, ms a step", "ddim", "DDIMScheduler"]
     page.add(table(header, rows))
     page.add(f"At most {100 * worst:.2f} % of the network's time; the aim is {100 * AIM:g} %.")
@@ -143,7 +155,9 @@ def main() -> None:
         f"untrained; float32; {machine(given.device)}"
     )
     against_diffusers(unet, given.device, given.images, steps, max(2, repeats // 4), page)
-    overhead(ours, given.device, given.side, repeats, page)
+    where = given.device, given.side
+    overhead("UNet2DModel", DiffusersUNet(unet), "eps", *where, (1, 4), repeats, page)
+    overhead("our U-Net", ours, "v", *where, (1, 8, 64), repeats, page)
     page.close()
 
 

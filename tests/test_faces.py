@@ -61,6 +61,8 @@ def test_the_shipped_weights_are_faces():
     assert denoise.image_size == (1, 64, 64) and denoise.name
     faces = sample_faces(denoise, seeded_noise((2, 1, 64, 64), range(2)), QUICK)
     assert faces.float().std(dim=(1, 2, 3)).min() > 10 and not torch.equal(faces[0], faces[1])
+    for face in faces.float():  # pixels beside each other are alike, as in no noise
+        assert torch.corrcoef(torch.stack([face[..., 1:].flatten(), face[..., :-1].flatten()]))[0, 1] > 0.8
 
 
 def test_the_shipped_weights_take_noise_off_a_face_they_never_saw():
