@@ -68,7 +68,7 @@ def eta_figure(
         [f"noise {name}" for name in names],
         "DDIM: what η does",
         "A column is one noise $x_T$, and the same fresh noise z in all its rows",
-        facts={**config.facts(), **facts, "seeds": list(seeds), "eta": list(etas)},
+        facts={**config.facts(), **facts, "eta": list(etas), **({} if noises is None else {"seeds_of_z": list(seeds)})},
     )
 
 
@@ -132,7 +132,7 @@ def corner_figure(
     return image_grid(
         faces.unflatten(0, (rows, columns)),
         title="Between four faces",
-        caption="The corners are the four noises; slerp down the edges, then across the rows",
+        caption="The corners are the four noises, row by row; slerp down the edges, then across the rows",
         facts={**config.facts(), **facts, "interpolation": "slerp"},
     )
 

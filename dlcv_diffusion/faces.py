@@ -37,7 +37,7 @@ class FaceSampling:
     - clip_x0: predicted x0 is clamped to ±clip_x0 at every step; None leaves it alone (the paper).
     - rederive_eps: ε is then taken from the clamped x0 instead of from the network; only with clip_x0.
     - save: how x becomes 0 … 255: "clamp" takes [−1, 1] for the whole range and cuts off what is outside; "min_max"
-      stretches each face so that its least value is 0 and its greatest 255.
+      stretches each face so that its least value is 0 and its greatest 255, which hides a loss of contrast as lerp's.
 
     The defaults are the paper's. `PRESETS["course"]` has the course's conventions as far as they can be told from
     solutions of its students, since its own code is not public: t from 981 to 1, then to ᾱ_0, x0 clamped, each image
@@ -137,6 +137,11 @@ def face_denoiser(
 
         denoise = diffusers_unet(weights)
     else:
+        if name not in shipped_weights() and not path.exists():
+            raise UserError(
+                f"no weights at '{name}'; give 'faces', a .safetensors file, the course's UNet.pt, or a folder or hub "
+                "name of diffusers"
+            )
         denoise = own_denoiser(load_model(weights), name)
     denoise.model = devices.prepare(denoise.model, device, channels_last=True)
     return denoise
@@ -244,8 +249,16 @@ def _drawn(
 
 def check_noises(denoise: EpsDenoiser, x_T: Tensor) -> None:
     """Raise `UserError` unless x_T is (N, C, H, W), N ≥ 1, of the size that the denoiser draws."""
-    if x_T.ndim != 4 or len(x_T) == 0:
-        raise UserError(f"noises are a batch (N, C, H, W), not {tuple(x_T.shape)}")
+    if not isinstance(x_T, Tensor):
+        raise UserError(
+            f"noises are a torch tensor (N, C, H, W), not a {type(x_T).__name__}; torch.as_tensor makes one"
+        )
+    if x_T.ndim != 4:
+        raise UserError(f"noises are a batch (N, C, H, W), not {tuple(x_T.shape)}; x_T[None] makes a batch of one")
+    if len(x_T) == 0:
+        raise UserError("there are no noises in the batch; give at least one")
+    if not x_T.isfinite().all():
+        raise UserError("there are numbers in the noises that are not finite (NaN or infinite); give others")
     wanted = denoise.image_size
     if wanted is not None and tuple(x_T.shape[1:]) != tuple(wanted):
         there, drawn = ("×".join(map(str, size)) for size in (x_T.shape[1:], wanted))

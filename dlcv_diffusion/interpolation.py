@@ -42,7 +42,8 @@ def slerp(a: Tensor, b: Tensor, alpha: Alpha) -> Tensor:
     θ is the angle between the two, each sample taken for one long vector; computed in float64. Where the lengths of a
     and b differ, they are blended with the same weights, so that α = 0 is a and α = 1 is b in any case.
 
-    - a, b: (B, …), sample by sample; of length 1 in the first dimension, one sample stands for all.
+    - a, b: (B, …), sample by sample; of length 1 in the first dimension, one sample stands for all. The first dimension
+      is never part of a sample: of a single image (C, H, W) give x[None], or its channels would be turned one by one.
     - alpha: one number, or B of them. Beyond [0, 1] the same circle is followed further: an extrapolation, allowed.
     - Returns (B, …), of the dtype of a and on its device. For parallel vectors (θ = 0) it is `lerp`, its limit.
 

@@ -256,11 +256,11 @@ def test_the_figures_of_faces_from_seeds_or_from_the_courses_noises(dlcv, here):
     write_noises(here / "four", [5, 6, 7, 8], (1, 1, SIZE, SIZE))
     code, _, err = dlcv("figures --only faces --face-weights small.safetensors --noises four --device cpu --out others")
     assert code == 0 and read_facts(here / "others" / "faces_slerp.png")["noises"] == ["05", "06"]
-    assert read_facts(here / "others" / "faces_eta_grid.png")["seeds"] == [5, 6, 7, 8]
+    assert read_facts(here / "others" / "faces_eta_grid.png")["seeds_of_z"] == [5, 6, 7, 8]
     words = "figures --only faces --face-weights small.safetensors --noises four --device cpu --out course --seed 3"
     assert dlcv(f"{words} --preset course --steps 6")[0] == 0
     facts = read_facts(here / "course" / "faces_eta_grid.png")
-    assert (facts["seeds"], facts["steps"], facts["final_alpha"]) == ([8, 9, 10, 11], 6, "first")
+    assert (facts["seeds_of_z"], facts["steps"], facts["final_alpha"]) == ([8, 9, 10, 11], 6, "first")
     code, _, err = dlcv("figures --only digits --preset course")
     assert code == 2 and "do nothing for digits" in err
     code, _, err = dlcv("figures --only faces --face-weights small.safetensors --noises noise --out none")

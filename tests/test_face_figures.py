@@ -73,7 +73,7 @@ def test_noises_from_files_are_named_by_their_files(denoise):
     assert eta_figure(denoise, noises, config=FaceSampling(2)).facts["noises"] == ["00", "01"]
     fig = eta_figure(denoise, noises, names=["05", "07"], config=FaceSampling(2))
     assert fig.facts["noises"] == ["05", "07"] and "noise 07" in words(fig)
-    assert fig.facts["seeds"] == [5, 7]  # of the fresh noise z, without which the grid could not be made again
+    assert fig.facts["seeds_of_z"] == [5, 7]  # of the fresh noise z, without which the grid could not be made again
     with pytest.raises(UserError, match="1 names for 2 noises"):
         eta_figure(denoise, noises, names=["05"], config=FaceSampling(2))
     with pytest.raises(UserError, match="the noises are 3×16×16"):
@@ -92,7 +92,7 @@ def test_a_cell_is_the_face_that_is_handed_in(denoise, tmp_path, preset):
     cell = mosaic(fig)[side + 4 :: side // 16, side + 4 :: side // 16, 0]
     with Image.open(tmp_path / "out" / "07.png") as face:
         assert np.array_equal(cell, np.asarray(face))
-    assert fig.facts["seeds"] == [105, 107] and fig.facts["eta"] == [0.0, 0.5]
+    assert fig.facts["seeds_of_z"] == [105, 107] and fig.facts["eta"] == [0.0, 0.5]
     assert ("clip_x0" in fig.facts) == (preset == PRESETS["course"])
     others = eta_figure(denoise, noises, names=names, etas=(0.0, 0.5), config=config)  # z after the files' names
     assert not np.array_equal(mosaic(others)[side + 4 :], mosaic(fig)[side + 4 :])

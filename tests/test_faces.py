@@ -93,7 +93,7 @@ def test_a_diffusers_folder_is_a_denoiser_too(tmp_path):
         ("UNet.pt", None, r"'UNet.pt' holds weights without a network; give its code too, unet_py \(--unet-py UNet.py"),
         ("small.safetensors", "UNet.py", r"unet_py \(--unet-py\) does nothing for the weights 'small.safetensors'"),
         ("digits", None, "'digits' draw 20 classes by label; choose weights of faces"),
-        ("face", None, "no weights at 'face'; give a .safetensors file or one of: "),
+        ("face", None, "no weights at 'face'; give 'faces', a .safetensors file"),
         ("runs/faces.safetensors", None, "no weights at 'runs/faces.safetensors'"),
         ("folder/faces", None, "no weights at 'folder/faces'"),  # a path that was mistyped is not looked for on the hub
         ("folder", None, "'folder' holds no network of diffusers"),
