@@ -222,7 +222,9 @@ def test_noises_and_seeds_must_fit(denoise):
     for x_T, said in [
         (noises(2, 3), "the noises are 3×16×16, but the weights 'small' draw 1×16×16"),
         (noises(2)[0], r"a batch \(N, C, H, W\), not \(1, 16, 16\)"),
-        (noises(2)[:0], r"a batch \(N, C, H, W\)"),
+        (noises(2)[:0], "no noises in the batch"),
+        (noises(2).numpy(), "not a ndarray; torch.as_tensor makes one"),
+        (noises(2) * float("nan"), "not finite"),
     ]:
         with pytest.raises(UserError, match=said):
             sample_faces(denoise, x_T)
