@@ -220,12 +220,12 @@ def write_face_figures(
         yield "faces_norms.png", norm_figure(denoise, **two)
         yield "faces_corners.png", corner_figure(denoise, **four, config=config)
 
-    names = []
+    written = []
     with staging_folder(out) as staging:
         for name, figure in tqdm(figures(), total=5, unit="figure", disable=None if progress else True):
             save_figure(figure, staging / name)
-            names.append(name)
-    return [Path(out) / name for name in names]
+            written.append(name)
+    return [Path(out) / name for name in written]
 
 
 def _noises(

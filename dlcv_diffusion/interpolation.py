@@ -124,7 +124,9 @@ def _checked(a: Tensor, b: Tensor, alpha: Alpha) -> tuple[Tensor, Tensor, Tensor
     _check_batches(a, b)
     place = torch.device("cpu") if a.device.type == "mps" else a.device
     try:
-        alphas = torch.as_tensor(alpha).to(place).double()
+        # a number becomes float64 at once: by way of torch's float32, 0.3 would be 0.30000001
+        alphas = alpha.to(place).double() if isinstance(alpha, Tensor) else torch.tensor(alpha, dtype=torch.float64)
+        alphas = alphas.to(place)
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"alpha is {alpha!r}; give a number, or one for each sample") from error
     counts = {len(a), len(b), alphas.numel()} - {1}

@@ -110,24 +110,22 @@ def test_alphas_that_do_not_fit_are_refused(alpha):
         lerp(torch.ones(3, 4), torch.zeros(3, 4), alpha)
 
 
-def test_the_dtype_stays_and_the_sums_are_in_float64():
-    a, b = seeded_noise((2, 1000), [0, 1]).half().split(1)
-    x = slerp(a, b, 0.5)
-    assert x.dtype == torch.float16
-    assert torch.equal(x, slerp(a.double(), b.double(), 0.5).half())
-
-
-@pytest.mark.parametrize("apart", [1.0, 1e-3])
-def test_float32_goes_in_and_comes_out_with_float64_between(apart):
-    """To the last bit: sums in float32 would be off in some of 4,096 places."""
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+@pytest.mark.parametrize("apart", [1.0, 1e-2])
+def test_the_dtype_stays_and_the_sums_are_in_float64(dtype, apart):
+    """Against numpy in float64, to the last bit: with sums in less, hundreds of places would be off."""
     a, noise = seeded_noise((2, 4096), [0, 1]).split(1)
-    b = a + apart * noise
-    for between in (slerp, lerp):
-        exact = between(a.double(), b.double(), 0.3)
-        assert exact.dtype == torch.float64 and torch.equal(between(a, b, 0.3), exact.float())
-    cosine = (a.double() * b.double()).sum() / a.double().norm() / b.double().norm()
-    weights = [math.sin(w * math.acos(cosine)) / math.sin(math.acos(cosine)) for w in (0.7, 0.3)]
-    assert torch.allclose(slerp(a, b, 0.3), (weights[0] * a.double() + weights[1] * b.double()).float(), atol=1e-6)
+    a, b = a.to(dtype), (a + apart * noise).to(dtype)
+    x, y = (v.double().numpy() for v in (a, b))
+    theta = np.arccos((x * y).sum() / np.linalg.norm(x) / np.linalg.norm(y))
+    round_, straight = (
+        np.sin(0.7 * theta) / np.sin(theta) * x + np.sin(0.3 * theta) / np.sin(theta) * y,
+        0.7 * x + 0.3 * y,
+    )
+    for between, exact in ((slerp, round_), (lerp, straight)):
+        result = between(a, b, 0.3)
+        assert result.dtype == dtype
+        assert (result != torch.from_numpy(exact).to(dtype)).sum() <= 2  # a tie may fall on either side
 
 
 def test_a_grid_has_its_corners_and_its_edges():
