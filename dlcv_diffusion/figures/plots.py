@@ -180,7 +180,7 @@ def line_plot(
             axes.set_xticks(list(x), [f"{value:g}" for value in x])
             axes.minorticks_off()
         axes.set_ylim(bottom=0)
-        _draw_marks(axes, marks)
+        _draw_marks(axes, marks, lowest=min(np.nanmin(values) for values in curves.values()))
         _legend(axes)
     return fig
 
@@ -191,10 +191,11 @@ def _page(height: int, panels: int, caption: str, facts: Facts | None) -> tuple[
     return fig, list(fig.subplots(1, panels, squeeze=False)[0])
 
 
-def _draw_marks(axes: Any, marks: Mapping[str, float] | None) -> None:
+def _draw_marks(axes: Any, marks: Mapping[str, float] | None, lowest: float = -np.inf) -> None:
+    """Horizontal lines, their names above them; or below, where all curves, down to `lowest`, are above the line."""
     for name, value in (marks or {}).items():
         axes.axhline(value, color="#666666", linewidth=0.8, linestyle=":")
-        axes.annotate(name, (0.99, value), (0, 3), ha="right", size=7.5, color="#444444",
+        axes.annotate(name, (0.99, value), (0, 3 if value > lowest else -9), ha="right", size=7.5, color="#444444",
                       xycoords=axes.get_yaxis_transform(), textcoords="offset points")  # fmt: skip
 
 
