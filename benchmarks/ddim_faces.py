@@ -18,10 +18,10 @@ from side_by_side import Page, arguments, in_turns, machine, ratio, table
 from torch import nn
 
 from dlcv_diffusion import NoiseSchedule, ddim, last, seeded_noise
+from dlcv_diffusion.denoiser import EpsDenoiser
 from dlcv_diffusion.device import best_device, prepare
+from dlcv_diffusion.faces.recipes import faces_recipe
 from dlcv_diffusion.models.diffusers_unet import DiffusersUNet
-from dlcv_diffusion.prediction import EpsDenoiser
-from dlcv_diffusion.training.recipes import faces_recipe
 
 SCHEDULE = NoiseSchedule.linear(1000)
 AIM = 0.02

@@ -19,11 +19,13 @@ from side_by_side import Page, arguments, in_turns, machine, ratio, report_loop,
 from torch import Tensor, nn
 
 from dlcv_diffusion import UserError, seeded_noise
-from dlcv_diffusion.data.hw2 import HALVES
 from dlcv_diffusion.device import has_fast_bf16
-from dlcv_diffusion.digits import SamplingConfig, half_name, image_size, sample_digits, schedule_of, to_uint8
-from dlcv_diffusion.evaluation import HalfAccuracy, judge_accuracy, load_judge
-from dlcv_diffusion.evaluation.judge import JUDGE
+from dlcv_diffusion.digits.course import HALVES
+from dlcv_diffusion.digits.evaluation import HalfAccuracy, judge_accuracy
+from dlcv_diffusion.digits.figures import half_name
+from dlcv_diffusion.digits.judge import JUDGE, load_judge
+from dlcv_diffusion.digits.sampling import SamplingConfig, image_size, sample_digits, schedule_of
+from dlcv_diffusion.images.pixels import to_uint8
 from dlcv_diffusion.models import load_model
 
 AIM, MOST_STEPS = 15, 20  # "at least 15 times faster in at most 20 steps"

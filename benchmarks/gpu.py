@@ -26,13 +26,15 @@ from side_by_side import Job, Page, arguments, in_turns, machine, ratio, report_
 from torch import Tensor, nn
 
 from dlcv_diffusion import NoiseSchedule, NoiseStream, UserError, ddim, ddpm, guided, last, seeded_noise
-from dlcv_diffusion.data import ImageArrays
+from dlcv_diffusion.denoiser import EpsDenoiser
 from dlcv_diffusion.device import autocast, prepare
-from dlcv_diffusion.digits import REPORT, hw2_labels, schedule_of, to_uint8, write_hw2_digits
-from dlcv_diffusion.face_figures import ETAS
+from dlcv_diffusion.digits.recipes import digits_recipe
+from dlcv_diffusion.digits.sampling import REPORT, hw2_labels, schedule_of, write_hw2_digits
+from dlcv_diffusion.faces.figures import ETAS
+from dlcv_diffusion.images.arrays import ImageArrays
+from dlcv_diffusion.images.pixels import to_uint8
 from dlcv_diffusion.models import UNet, load_model
-from dlcv_diffusion.prediction import EpsDenoiser
-from dlcv_diffusion.training import digits_recipe, train
+from dlcv_diffusion.training import train
 
 CLASSES, W = 20, 2.0
 THEIRS = "the report's loop: float32, two passes a step"

@@ -27,11 +27,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
-from dlcv_diffusion.data import ImageArrays
 from dlcv_diffusion.device import autocast, prepare
-from dlcv_diffusion.digits import REPORT
+from dlcv_diffusion.digits.recipes import digits_recipe
+from dlcv_diffusion.digits.sampling import REPORT
+from dlcv_diffusion.images.arrays import ImageArrays
 from dlcv_diffusion.models import ContextUnet
-from dlcv_diffusion.training import digits_recipe, train
+from dlcv_diffusion.training import train
 
 T, CLASSES, W = 350, 20, 2.0
 SHIPPED = "ours: small U-Net, as shipped"

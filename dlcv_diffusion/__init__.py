@@ -2,24 +2,26 @@
 
 Everything we sample from is a denoiser, a callable `denoise(x, t) -> eps`:
 
-    schedule = NoiseSchedule.linear(350)
-    denoise = guided(model, labels, w=2.0)
-    x_T = seeded_noise((10, 3, 28, 28), seeds=range(10))
-    image = last(ddim(denoise, x_T, schedule, steps=20)).x
+    digits = load_denoiser("digits")                         # knows its schedule, what it predicts, its images' shape
+    denoise = guided(digits, labels, w=2.0)
+    x_T = seeded_noise((len(labels), *digits.shape), seeds=range(len(labels)))
+    image = last(dpm_solver(denoise, x_T, steps=20)).x
 
 What is here needs torch and numpy only. Models, data, training and figures are imported from their own
 modules.
 """
 
+from .denoiser import Denoiser, load_denoiser
 from .errors import UserError
 from .guidance import drop_labels, guidance_weight, guided
 from .noise import NoiseStream, seeded_noise
-from .samplers import Step, ddim, ddpm, dpm_solver, dynamic_threshold, frames, last
+from .samplers import Step, ddim, ddpm, dpm_solver, last
 from .schedule import NoiseSchedule
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Denoiser",
     "NoiseSchedule",
     "NoiseStream",
     "Step",
@@ -29,10 +31,9 @@ __all__ = [
     "ddpm",
     "dpm_solver",
     "drop_labels",
-    "dynamic_threshold",
-    "frames",
     "guidance_weight",
     "guided",
     "last",
+    "load_denoiser",
     "seeded_noise",
 ]

@@ -1,4 +1,4 @@
-"""The one error a user is meant to read."""
+"""The one error a user is meant to read, and the one line that checks for it."""
 
 
 class UserError(ValueError):
@@ -10,3 +10,12 @@ class UserError(ValueError):
     Traceback (most recent call last):
     dlcv_diffusion.errors.UserError: no such folder: 'hw2_data'; give the folder that holds digits/, or --data sample
     """
+
+
+def check(condition: object, sentence: str) -> None:
+    """Raise `UserError(sentence)` unless the condition holds.
+
+    >>> check(0.5 <= 1, "eta is 0.5; it must be between 0 and 1")
+    """
+    if not condition:
+        raise UserError(sentence)

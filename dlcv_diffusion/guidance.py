@@ -1,4 +1,4 @@
-"""Classifier-free guidance (Ho, Salimans, arXiv 2207.12598): a model with labels becomes a denoiser."""
+"""Classifier-free guidance (Ho, Salimans, arXiv 2207.12598): a denoiser and a condition become a denoiser."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,36 +6,36 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import UserError
+from .denoiser import expanded
+from .errors import check
+
+ONE_LABEL = "labels are a list of whole numbers, one for each image"
 
 
 def guided(
-    model: Callable[..., Tensor],
-    labels: Sequence[int] | Tensor,
+    denoiser: Callable[..., Tensor],
+    condition: Sequence[int] | Tensor,
     w: float = 2.0,
     *,
+    null: int | Tensor | None = None,
     interval: tuple[int, int] | None = None,
 ) -> "Guided":
     """Return the denoiser ε̃ = (1 + w) ε(x_t, c) − w ε(x_t, ∅) (Ho, Salimans, eq. 6), one forward pass of 2B.
 
-    - model: `model(x, t, labels) -> eps`, with the null class ∅ = `model.num_classes`.
-    - labels: (B,) integers in [0, num_classes]; ∅ itself is allowed.
-    - w: guidance weight. w = 0 is the plain conditional model, in one forward pass of B. The other
-      convention, u + s (c − u) with the `guidance_scale` s of Stable Diffusion, is s = 1 + w: see
-      `guidance_weight`.
-    - interval: (lo, hi), timesteps both included, outside of which guidance is switched off and one forward
-      pass of B is enough (Kynkäänniemi et al., arXiv 2404.07724). From noise levels:
-      `schedule.interval(sigma_lo, sigma_hi)`.
-    - Returns a `Guided`: call it as `denoise(x, t)`; its `.model` is the model, for samplers to put into
-      eval mode.
+    - denoiser: a `Denoiser` that takes a condition, or any `denoise(x, t, condition) -> eps`, which needs `null`.
+    - condition: one for each image: labels (B,), whole numbers from 0 to ∅, or embeddings (B, …).
+    - w: guidance weight. w = 0 is the plain conditional model, in one forward pass of B. The other convention,
+      u + s (c − u) with the `guidance_scale` s of Stable Diffusion, is s = 1 + w: see `guidance_weight`.
+    - null: ∅, a class number or an embedding (…), by default the denoiser's own; or one for each image (B, …).
+    - interval: (lo, hi), timesteps both included, outside of which guidance is switched off and one forward pass of B
+      is enough (Kynkäänniemi et al., arXiv 2404.07724). From noise levels: `schedule.interval(sigma_lo, sigma_hi)`.
 
-    Raises `UserError` for labels that are not whole numbers in that range, or an interval that runs
-    backwards.
+    Raises `UserError` for a denoiser without ∅, a condition that does not fit it, or an interval that runs backwards.
 
-    >>> denoise = guided(model, labels=[3, 13], w=2.0)          # doctest: +SKIP
-    >>> for step in ddim(denoise, x_T, schedule, steps=50): ... # doctest: +SKIP
+    >>> denoise = guided(load_denoiser("digits"), [3, 13], w=2.0)   # doctest: +SKIP
+    >>> for step in dpm_solver(denoise, x_T, steps=20): ...         # doctest: +SKIP
     """
-    return Guided(model, labels, w, interval)
+    return Guided(denoiser, condition, w, null, interval)
 
 
 def guidance_weight(guidance_scale: float) -> float:
@@ -48,36 +48,76 @@ def guidance_weight(guidance_scale: float) -> float:
 
 
 class Guided:
-    """The denoiser that `guided` returns; `model`, `labels`, `w` and `interval` are what it was given."""
+    """The denoiser that `guided` returns; its attributes are what it was given, and what its `model` knows."""
 
-    def __init__(self, model: Any, labels: Sequence[int] | Tensor, w: float, interval: tuple[int, int] | None):
+    def __init__(
+        self,
+        model: Any,
+        condition: Sequence[int] | Tensor,
+        w: float,
+        null: int | Tensor | None,
+        interval: tuple[int, int] | None,
+    ):
         self.model, self.w, self.interval = model, float(w), interval
-        self.null = _null_class(model)
-        self.labels = _checked(labels, self.null)
-        if interval is not None and interval[0] > interval[1]:
-            raise UserError(f"guidance interval {tuple(interval)} runs backwards; give (lo, hi) in timesteps")
+        self.schedule, self.shape = getattr(model, "schedule", None), getattr(model, "shape", None)
+        self.name = getattr(model, "name", "")
+        null = getattr(model, "null", None) if null is None else null
+        check(
+            null is not None,
+            "this network does not say what stands for no condition; load it with load_denoiser(…), make it a "
+            "Denoiser(network, schedule, null=…), or, if it takes no condition, sample from it without guided(…)",
+        )
+        check(
+            interval is None or interval[0] <= interval[1],
+            f"guidance interval {interval} runs backwards; give (lo, hi) in timesteps",
+        )
+        self.condition = labels(condition, null) if isinstance(null, int) else torch.as_tensor(condition)
+        shared = not isinstance(null, Tensor) or null.ndim < self.condition.ndim
+        self.null = expanded(null, len(self.condition), self.condition.device) if shared else null
+        check(
+            self.null.shape[1:] == self.condition.shape[1:] and len(self.null) in (1, len(self.condition)),
+            f"the condition is {tuple(self.condition.shape)} and ∅ is {tuple(self.null.shape)}; they must be alike",
+        )
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        """ε̃, (B, C, H, W), for x (B, C, H, W) and t (B,). Raises `UserError` unless B labels were given."""
-        if len(x) != len(self.labels):
-            raise UserError(f"{len(self.labels)} labels for {len(x)} images; give one label for each image")
-        self.labels = labels = self.labels.to(x.device)
+        """ε̃, (B, C, H, W), for x (B, C, H, W) and t (B,). Raises `UserError` unless B conditions were given."""
+        check(
+            len(x) == len(self.condition),
+            f"{len(self.condition)} labels or embeddings for {len(x)} images; give one for each image",
+        )
+        self.condition, self.null = c, null = self.condition.to(x.device), self.null.to(x.device)
         w: float | Tensor = self.w
         if w and self.interval is not None:
             inside = (t >= self.interval[0]) & (t <= self.interval[1])
             w = w * inside.reshape(-1, *[1] * (x.ndim - 1)) if inside.any() else 0.0
         if isinstance(w, float) and w == 0:
-            return self.model(x, t, labels)
-        null = torch.full_like(labels, self.null)
-        eps = self.model(torch.cat([x, x]), torch.cat([t, t]), torch.cat([labels, null]))
-        eps_c, eps_u = eps.to(x.dtype).chunk(2)  # before the sum: w would multiply the rounding of bfloat16
+            return self.model(x, t, c)
+        both = self.model(torch.cat([x, x]), torch.cat([t, t]), torch.cat([c, null.expand_as(c)]))
+        eps_c, eps_u = both.to(x.dtype).chunk(2)  # before the sum: w would multiply the rounding of bfloat16
         return (1 + w) * eps_c - w * eps_u
+
+
+def labels(given: Sequence[int] | Tensor, null: int) -> Tensor:
+    """Class labels as (B,) int64. Raises `UserError` unless they are whole numbers from 0 to `null`.
+
+    >>> labels([3, 20], null=20)
+    tensor([ 3, 20])
+    """
+    try:
+        found = torch.as_tensor(list(given) if isinstance(given, range) else given)
+    except (TypeError, ValueError, RuntimeError):
+        found = torch.empty(0, 0)
+    whole = not (found.is_floating_point() or found.is_complex() or found.dtype == torch.bool)
+    check(found.ndim == 1 and whole, ONE_LABEL)
+    for label in found[(found < 0) | (found > null)].tolist():
+        check(False, f"label {label} is out of range; labels run from 0 to {null - 1} ({null} means no label)")
+    return found.to(torch.int64)
 
 
 def drop_labels(labels: Tensor, p: float, null: int, generator: torch.Generator) -> Tensor:
     """Replace each label by the null class ∅ with probability p, each on its own (Ho, Salimans, algorithm 1).
 
-    - labels: (B,) int64; null: the number of the null class, `model.num_classes`.
+    - labels: (B,) int64; null: the number of the null class.
     - generator: where the chance comes from; it may live on the CPU while labels live on a GPU.
     - Returns a new (B,) int64 tensor on the device of labels.
 
@@ -86,23 +126,6 @@ def drop_labels(labels: Tensor, p: float, null: int, generator: torch.Generator)
     >>> drop_labels(torch.tensor([3, 13]), p=1.0, null=20, generator=torch.Generator())
     tensor([20, 20])
     """
-    if not 0 <= p <= 1:
-        raise UserError(f"the probability of dropping a label is {p}; it must be between 0 and 1")
+    check(0 <= p <= 1, f"the probability of dropping a label is {p}; it must be between 0 and 1")
     dropped = torch.rand(labels.shape, generator=generator, device=generator.device) < p
     return labels.masked_fill(dropped.to(labels.device), null)
-
-
-def _null_class(model: Any) -> int:
-    null = getattr(model, "num_classes", None)
-    if not null:
-        raise UserError("this model takes no labels (it has no num_classes); use it as a denoiser without guided(…)")
-    return int(null)
-
-
-def _checked(labels: Sequence[int] | Tensor, null: int) -> Tensor:
-    labels = torch.as_tensor(labels)
-    if labels.ndim != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
-        raise UserError("labels must be a list of whole numbers, one for each image")
-    for label in labels[(labels < 0) | (labels > null)].tolist():
-        raise UserError(f"label {label} is out of range; labels run from 0 to {null - 1} ({null} stands for no label)")
-    return labels.to(torch.int64)

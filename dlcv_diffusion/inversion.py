@@ -13,54 +13,51 @@ sampler, started from the result, returns to the picture.
 import math
 from collections.abc import Iterator, Sequence
 
-import torch
 from torch import Tensor
 
-from .errors import UserError
-from .samplers import Denoiser, Step, chosen_timesteps, evaluating, modules_of
+from .errors import check
+from .samplers import Denoise, Step, chosen_timesteps, evaluating, known_schedule, modules_of, predict
 from .schedule import NoiseSchedule
 
 
 def ddim_inversion(
-    denoise: Denoiser,
+    denoise: Denoise,
     x0: Tensor,
-    schedule: NoiseSchedule,
+    schedule: NoiseSchedule | None = None,
     *,
     steps: int | Sequence[int] = 50,
-    spacing: str = "uniform",
+    spacing: str = "trailing",
     refine: int = 0,
 ) -> Iterator[Step]:
     """Walk DDIM's path upwards (eq. 12 at η = 0, solved for x_t): the generator's last `x` is the noise of the picture.
 
-    `ddim(denoise, x_T, schedule, steps=steps, spacing=spacing)` from there comes back to the picture, the nearer the
-    more steps and the more refinement.
+    `ddim(denoise, x_T, steps=steps, spacing=spacing)` from there comes back to the picture, the nearer the more steps
+    and the more refinement.
 
     - denoise: `denoise(x, t) -> eps`; x0: pictures (B, C, H, W) in [−1, 1], on the device to work on.
-    - steps, spacing: the sampler's, whose timesteps are visited in ascending order.
+    - schedule, steps, spacing: the sampler's, whose timesteps are visited in ascending order.
     - refine: how often each step is solved again with what it gave; each time costs a call of the denoiser.
     - Yields a `Step` for each timestep: its x is x_t.
 
     Raises `UserError` for timesteps off the schedule, or a negative `refine`.
 
-    >>> x_T = last(ddim_inversion(denoise, photo, schedule, steps=50, refine=3)).x     # doctest: +SKIP
-    >>> again = last(ddim(denoise, x_T, schedule, steps=50)).x                         # doctest: +SKIP
+    >>> x_T = last(ddim_inversion(denoise, photo, steps=50, refine=3)).x     # doctest: +SKIP
+    >>> again = last(ddim(denoise, x_T, steps=50)).x                         # doctest: +SKIP
     """
-    if refine < 0:
-        raise UserError(f"cannot refine a step {refine} times; choose 0 or more")
+    check(refine >= 0, f"cannot refine a step {refine} times; choose 0 or more")
+    schedule = known_schedule(denoise, schedule)
     timesteps = chosen_timesteps(schedule, steps, spacing)[::-1]
-    return _climb(denoise, x0, schedule, timesteps, refine)
+    alphas_bar, modules = [1.0, *schedule.alphas_bar[timesteps].tolist()], modules_of(denoise)
 
+    def climb(x: Tensor) -> Iterator[Step]:
+        for t, abar_prev, abar in zip(timesteps, alphas_bar, alphas_bar[1:], strict=False):
+            scale = math.sqrt(abar / abar_prev)
+            weight = math.sqrt(1 - abar) - scale * math.sqrt(1 - abar_prev)
+            with evaluating(modules):
+                below = x
+                for _ in range(1 + refine):
+                    eps, _ = predict(denoise, x, t, schedule)
+                    x = scale * below + weight * eps
+            yield Step(t, x, schedule.predict_x0(x, eps, t), eps)
 
-def _climb(denoise: Denoiser, x: Tensor, schedule: NoiseSchedule, timesteps: list[int], refine: int) -> Iterator[Step]:
-    modules = modules_of(denoise)
-    alphas_bar = [1.0] + [schedule.alphas_bar[t].item() for t in timesteps]
-    for t, abar_prev, abar in zip(timesteps, alphas_bar, alphas_bar[1:], strict=False):
-        scale = math.sqrt(abar / abar_prev)
-        weight = math.sqrt(1 - abar) - scale * math.sqrt(1 - abar_prev)
-        with evaluating(modules):
-            below, times = x, torch.full((len(x),), t, device=x.device)
-            for _ in range(1 + refine):
-                eps = denoise(x, times).to(x.dtype)
-                x = scale * below + weight * eps
-            x0 = (x - math.sqrt(1 - abar) * eps) / math.sqrt(abar)  # DDPM, eq. 15
-        yield Step(t, x, x0, eps)
+    return climb(x0)

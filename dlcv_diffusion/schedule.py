@@ -13,16 +13,16 @@ paper's t is our t + 1.
 """
 
 from collections.abc import Mapping, Sequence
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import UserError
+from .errors import UserError, check
 
-SPACINGS = ("uniform", "trailing", "linspace", "log_snr")
+SPACINGS = ("uniform", "trailing")
+MOST_TIMESTEPS = 1_000_000
 
 
 class NoiseSchedule:
@@ -47,16 +47,21 @@ class NoiseSchedule:
 
     def __init__(self, betas: Sequence[float] | Tensor, config: Mapping[str, Any] | None = None):
         """betas: T numbers in (0, 1), the first timestep's first. Raises `UserError` for others."""
+        wanted = "a noise schedule needs a list of betas, each of them a number between 0 and 1"
         try:
             self.betas = torch.as_tensor(betas, dtype=torch.float64, device="cpu")
         except (TypeError, ValueError, RuntimeError) as error:  # words, nothing, lists of several lengths
-            raise UserError("a noise schedule needs a list of betas, each of them a number between 0 and 1") from error
-        if self.betas.ndim != 1 or len(self.betas) == 0 or not ((self.betas > 0) & (self.betas < 1)).all():
-            raise UserError("a noise schedule needs a list of betas, each of them between 0 and 1")
+            raise UserError(wanted) from error
+        check(self.betas.ndim == 1 and len(self.betas) and ((self.betas > 0) & (self.betas < 1)).all(), wanted)
         self.config = dict(config or {"schedule": "betas", "betas": self.betas.tolist()})
         self.T = len(self.betas)
         self.alphas = 1 - self.betas
         self.alphas_bar = self.alphas.cumprod(0)
+        check(
+            self.alphas_bar[0] < 1 and self.alphas_bar[-1] > 0,
+            "these betas are too small or too large: the share of the image that is left, ᾱ, becomes exactly 1 or 0; "
+            "give betas such as 1e-4 … 0.02",
+        )
         self.snr = self.alphas_bar / (1 - self.alphas_bar)
         self.sigmas = self.snr**-0.5
         self.lambdas = 0.5 * self.snr.log()
@@ -146,6 +151,7 @@ class NoiseSchedule:
         >>> schedule.add_noise(x0, eps, torch.tensor([0, 349]))[:, 0, 0, 0]
         tensor([0.0100, 0.9854])
         """
+        _check_alike(x0, eps)
         signal, noise = self.signal_and_noise(t, x0)
         return (signal * x0 + noise * eps).to(x0.dtype)
 
@@ -156,6 +162,7 @@ class NoiseSchedule:
         >>> round(schedule.predict_x0(schedule.add_noise(x0, eps, 140), eps, 140).mean().item(), 3)
         0.5
         """
+        _check_alike(x, eps)
         signal, noise = self.signal_and_noise(t, x)
         return ((x - noise * eps) / signal).to(x.dtype)
 
@@ -166,21 +173,26 @@ class NoiseSchedule:
         >>> round(schedule.predict_eps(schedule.add_noise(x0, eps, 140), x0, 140).mean().item(), 3)
         1.0
         """
+        _check_alike(x, x0)
         signal, noise = self.signal_and_noise(t, x)
         return ((x - signal * x0) / noise).to(x.dtype)
 
     def signal_and_noise(self, t: Tensor | int, x: Tensor) -> tuple[Tensor, Tensor]:
         """√ᾱ_t and √(1 − ᾱ_t), each (B, 1, …) to multiply x with: on its device, float32 (or x's float64).
 
-        Raises `UserError` for an int t outside [0, T).
+        Raises `UserError` for a t outside [0, T) (on a GPU, where looking would cost a wait, torch raises), and for a
+        count of timesteps that is neither one nor that of x.
         """
-        if isinstance(t, Integral) and not 0 <= t < self.T:
-            raise UserError(f"timestep {t} is not on this schedule; timesteps run from 0 to {self.T - 1}")
+        t = torch.as_tensor(t, device=x.device).reshape(-1)
+        whole = not (t.is_floating_point() or t.is_complex() or t.dtype == torch.bool)
+        check(whole and len(t) in (1, len(x)), f"{len(x)} images need one timestep, an int, or {len(x)} of them")
+        inside = t.device.type != "cpu" or t.numel() == 0 or (t.min() >= 0 and t.max() < self.T)
+        check(inside, f"timestep {t.tolist()} is not on this schedule; timesteps run from 0 to {self.T - 1}")
         key = (x.device, torch.promote_types(x.dtype, torch.float32))
         if key not in self._tables:
             table = torch.stack([self.alphas_bar.sqrt(), (1 - self.alphas_bar).sqrt()])
             self._tables[key] = table.to(key[1]).to(key[0])  # the dtype first: MPS has no float64
-        signal, noise = self._tables[key][:, t].reshape(2, -1, *[1] * (x.ndim - 1))
+        signal, noise = self._tables[key].index_select(1, t).reshape(2, -1, *[1] * (x.ndim - 1))
         return signal, noise
 
     # --- which timesteps a sampler visits -------------------------------------------------------------------
@@ -192,8 +204,6 @@ class NoiseSchedule:
           T/n below T.
         - `"trailing"`: T − i T/n − 1, rounded: begins at T − 1, the timestep nearest to pure noise (arXiv
           2305.08891).
-        - `"linspace"`: both ends, T − 1 and 0.
-        - `"log_snr"`: both ends, and equal steps of λ = ½ log snr between (DPM-Solver, arXiv 2206.00927).
 
         `offset` is added to each: with `"uniform"`, offset = 1 ends at t = 1 rather than 0, as Stable
         Diffusion does and as works better on the course's faces.
@@ -203,24 +213,20 @@ class NoiseSchedule:
         >>> NoiseSchedule.linear(1000).timesteps(5), NoiseSchedule.linear(1000).timesteps(5, "trailing")
         ([800, 600, 400, 200, 0], [999, 799, 599, 399, 199])
         """
-        if not 1 <= n <= self.T:
-            raise UserError(f"cannot take {n} steps on a schedule of {self.T} timesteps; choose 1 to {self.T} steps")
+        check(
+            1 <= n <= self.T, f"cannot take {n} steps on a schedule of {self.T} timesteps; choose 1 to {self.T} steps"
+        )
+        check(spacing in SPACINGS, f"unknown spacing '{spacing}'; choose one of {', '.join(SPACINGS)}")
         i = np.arange(n)
-        if spacing == "uniform":
-            t = i * self.T // n
-        elif spacing == "trailing":
-            t = (self.T - i[::-1] * (self.T / n)).round() - 1
-        elif spacing == "linspace":
-            t = np.linspace(self.T - 1, 0, n).round()[::-1]
-        elif spacing == "log_snr":
-            lambdas = self.lambdas.numpy()
-            wanted = np.linspace(lambdas[-1], lambdas[0], n)[::-1]
-            nearest = np.interp(-wanted, -lambdas, np.arange(self.T)).round()
-            # Near t = 0 the wanted steps are closer than the timesteps are: move up to the next free one.
-            t = np.minimum(np.maximum.accumulate(nearest - i) + i, self.T - n + i)
-        else:
-            raise UserError(f"unknown spacing '{spacing}'; choose one of {', '.join(SPACINGS)}")
-        return self.check_timesteps([int(step) + offset for step in t[::-1]])
+        t = i * self.T // n if spacing == "uniform" else (self.T - i[::-1] * (self.T / n)).round().astype(int) - 1
+        least, most = int(-t[0]), int(self.T - 1 - t[-1])
+        fits = f"from {least} to {most}" if least < most else f"{least}"
+        check(
+            least <= offset <= most,
+            f"offset {offset} leaves the schedule with {n} {spacing} steps of its {self.T} timesteps; choose an offset "
+            f"(--offset) {fits}, or fewer steps (--steps)",
+        )
+        return [int(step) + offset for step in t[::-1]]
 
     def check_timesteps(self, timesteps: Sequence[int]) -> list[int]:
         """The same timesteps as ints. Raises `UserError` unless they descend strictly within [0, T)."""
@@ -248,6 +254,14 @@ class NoiseSchedule:
 
 
 def _count(T: int) -> int:
-    if T < 1:
-        raise UserError(f"a noise schedule needs at least one timestep, not {T}")
+    check(
+        isinstance(T, int) and 1 <= T <= MOST_TIMESTEPS,
+        f"a noise schedule has 1 to {MOST_TIMESTEPS:,} timesteps, not {T}",
+    )
     return T
+
+
+def _check_alike(x: Tensor, other: Tensor) -> None:
+    check(
+        x.shape == other.shape, f"images and noise must have one shape, not {tuple(x.shape)} and {tuple(other.shape)}"
+    )

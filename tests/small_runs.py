@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from dlcv_diffusion import NoiseSchedule, UserError, cli, files
-from dlcv_diffusion.data import ImageArrays
+from dlcv_diffusion.images.arrays import ImageArrays
 from dlcv_diffusion.models import ContextUnet, UNet
 from dlcv_diffusion.training import TrainConfig, train
 
@@ -120,7 +120,7 @@ def full_disk(room):
 # --- processes --------------------------------------------------------------------------------------------------------
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["small_runs", "dlcv_diffusion.training.digits", "accelerate", "torchvision"])
+SERVER.set_forkserver_preload(["small_runs", "dlcv_diffusion.digits.training", "accelerate", "torchvision"])
 
 
 def start(target, *arguments):

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dlcv_diffusion.data.fonts import find_fonts
-from dlcv_diffusion.data.mnist_m import load_photos, mnist_m
-from dlcv_diffusion.data.street_digits import street_digits
+from dlcv_diffusion.digits.fonts import find_fonts
+from dlcv_diffusion.digits.mnist_m import load_photos, mnist_m
+from dlcv_diffusion.digits.street_digits import street_digits
 from dlcv_diffusion.files import atomic_write
 
 CACHE = os.environ.get("DLCV_CACHE", str(Path.home() / ".cache" / "dlcv_diffusion"))

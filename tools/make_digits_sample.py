@@ -15,10 +15,10 @@ import numpy as np
 from make_digits_data import held_out_family
 from PIL import Image
 
-from dlcv_diffusion.data.digits import SAMPLE, SAMPLE_COLUMNS, SAMPLE_HELD_OUT
-from dlcv_diffusion.data.fonts import find_fonts
-from dlcv_diffusion.data.mnist_m import mnist_m
-from dlcv_diffusion.data.street_digits import street_digits
+from dlcv_diffusion.digits.data import SAMPLE, SAMPLE_COLUMNS, SAMPLE_HELD_OUT
+from dlcv_diffusion.digits.fonts import find_fonts
+from dlcv_diffusion.digits.mnist_m import mnist_m
+from dlcv_diffusion.digits.street_digits import street_digits
 from dlcv_diffusion.files import atomic_write
 
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")

@@ -25,16 +25,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dlcv_diffusion.data.digits import load_digits
 from dlcv_diffusion.device import best_device
-from dlcv_diffusion.digits import SamplingConfig, hw2_labels, sample_digits
+from dlcv_diffusion.digits.data import load_digits
+from dlcv_diffusion.digits.evaluation import DigitsReport, evaluate_digits
+from dlcv_diffusion.digits.judge import JUDGE
+from dlcv_diffusion.digits.recipes import digits_recipe
+from dlcv_diffusion.digits.sampling import SamplingConfig, hw2_labels, sample_digits
 from dlcv_diffusion.errors import UserError
-from dlcv_diffusion.evaluation.digits import DigitsReport, evaluate_digits
-from dlcv_diffusion.evaluation.judge import JUDGE
 from dlcv_diffusion.evaluation.measured import MEASURED
 from dlcv_diffusion.files import atomic_write
 from dlcv_diffusion.models.registry import load_model, load_state, read_tensors, shipped_weights
-from dlcv_diffusion.training.recipes import digits_recipe
 
 CACHE = os.environ.get("DLCV_CACHE", str(Path.home() / ".cache" / "dlcv_diffusion"))
 WEIGHTS = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0)

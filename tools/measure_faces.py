@@ -20,16 +20,16 @@ from measure_digits import fingerprint, rounded, write_json
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from dlcv_diffusion.data.faces import load_faces
+from dlcv_diffusion.denoiser import EpsDenoiser
 from dlcv_diffusion.device import best_device
+from dlcv_diffusion.digits.evaluation import nearest_neighbours
 from dlcv_diffusion.errors import UserError
-from dlcv_diffusion.evaluation.digits import nearest_neighbours
-from dlcv_diffusion.evaluation.faces import PixelComponents, evaluate_faces
 from dlcv_diffusion.evaluation.measured import FACES_MEASURED
-from dlcv_diffusion.face_figures import noises_of
-from dlcv_diffusion.faces import FaceSampling, face_denoiser, sample_faces
+from dlcv_diffusion.faces.data import load_faces
+from dlcv_diffusion.faces.evaluation import PixelComponents, evaluate_faces
+from dlcv_diffusion.faces.figures import noises_of
+from dlcv_diffusion.faces.sampling import FaceSampling, face_denoiser, sample_faces
 from dlcv_diffusion.figures import image_grid, save_figure
-from dlcv_diffusion.prediction import EpsDenoiser
 
 STEPS = (20, 50, 10, 250)  # most telling first
 PART = 100

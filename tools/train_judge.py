@@ -18,11 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dlcv_diffusion.data.arrays import ImageArrays, to_x0
-from dlcv_diffusion.data.digits import load_digits
-from dlcv_diffusion.data.hw2 import HALVES
-from dlcv_diffusion.evaluation.judge import JUDGE, DigitClassifier, Judge, load_judge, save_judge
+from dlcv_diffusion.digits.course import HALVES
+from dlcv_diffusion.digits.data import load_digits
+from dlcv_diffusion.digits.judge import JUDGE, DigitClassifier, Judge, load_judge, save_judge
 from dlcv_diffusion.files import atomic_write
+from dlcv_diffusion.images.arrays import ImageArrays, to_x0
 
 CACHE = os.environ.get("DLCV_CACHE", str(Path.home() / ".cache" / "dlcv_diffusion"))
 VALIDATION = 2_000  # images of each half of the training file that choose the epoch

@@ -68,8 +68,8 @@ def noise(
     unet_py: options.UnetPy = None,
 ) -> None:
     """Draw noises N(0, I) for `sample faces`, in the course's format."""
-    from ..data.noises import write_noises
-    from ..faces import face_denoiser
+    from ..faces.noises import write_noises
+    from ..faces.sampling import face_denoiser
 
     if like is None and unet_py is not None:
         raise UserError("unet_py (--unet-py) does nothing without --like; leave it out, or give the weights")
@@ -114,10 +114,10 @@ def figures(
     device: options.Device = None,
 ) -> None:
     """Draw the report's figures."""
-    from ..data.noises import noise_files, read_noises
-    from ..digits import write_digit_figures
-    from ..face_figures import write_face_figures
-    from ..faces import check_noises, face_denoiser
+    from ..digits.figures import write_digit_figures
+    from ..faces.figures import write_face_figures
+    from ..faces.noises import noise_files, read_noises
+    from ..faces.sampling import check_noises, face_denoiser
     from ..models import load_model
 
     if only not in (None, "digits", "faces"):
@@ -158,6 +158,6 @@ def convert(
 @app.command(epilog=examples("dlcv info"))
 def info() -> None:
     """Versions, the device, and what weights and data are found."""
-    from ..info import describe_installation
+    from .info import describe_installation
 
     print(describe_installation())

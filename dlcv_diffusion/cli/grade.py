@@ -24,7 +24,7 @@ def digits(
     count: Annotated[int, typer.Option(help="images of each class; the course asks for 50", min=1)] = 50,
 ) -> None:
     """Accuracy of a digit classifier on each half, and their mean."""
-    from ..evaluation.hw2 import grade_digits
+    from ..digits.grading import grade_digits
 
     print(grade_digits(folder, mnistm_classifier=mnistm_classifier, per_digit=count))
 
@@ -35,6 +35,6 @@ def faces(
     gt: Annotated[Path, typer.Argument(help="the course's folder of the same names, face/GT")],
 ) -> None:
     """Mean squared error of each image, and their mean: below 20 passes."""
-    from ..evaluation.hw2_faces import grade_faces
+    from ..faces.grading import grade_faces
 
     print(grade_faces(out, gt))

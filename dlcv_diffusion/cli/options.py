@@ -11,7 +11,7 @@ import typer
 from ..errors import UserError
 
 if TYPE_CHECKING:
-    from ..faces import FaceSampling
+    from ..faces.sampling import FaceSampling
     from ..training import TrainState
 
 MAX_SEED = 2**32 - 1
@@ -131,7 +131,7 @@ def show_training(states: Iterable["TrainState"], out: Path) -> None:
 
 def faces_preset(name: str, **changes: Any) -> "FaceSampling":
     """How `--preset` and the options beside it say that faces are sampled. Raises `UserError` for an unknown name."""
-    from ..faces import PRESETS
+    from ..faces.sampling import PRESETS
 
     if name not in PRESETS:
         raise UserError(f"unknown preset '{name}'; choose one of {', '.join(PRESETS)}")

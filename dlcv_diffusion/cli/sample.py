@@ -42,7 +42,7 @@ def digits(
     device: options.Device = None,
 ) -> None:
     """Write the course's folder: 50 images of each digit, for both halves."""
-    from ..digits import SamplingConfig, write_hw2_digits
+    from ..digits.sampling import SamplingConfig, write_hw2_digits
     from ..models import load_model
 
     config = SamplingConfig(sampler, steps, w, interval, signal_leak)
@@ -92,7 +92,7 @@ def faces(
     ] = False,
 ) -> None:
     """Write a face for each noise of a folder, by DDIM, as the course asks for it."""
-    from ..faces import face_denoiser, write_hw2_faces
+    from ..faces.sampling import face_denoiser, write_hw2_faces
 
     changes = given(
         steps=steps,

@@ -41,7 +41,7 @@ def digits(
     preview_every: options.PreviewEvery = 1000,
 ) -> None:
     """Train a digit model: class-conditional DDPM with label drop."""
-    from ..training.digits import train_digits
+    from ..digits.training import train_digits
 
     states = train_digits(
         preset,
@@ -83,7 +83,7 @@ def faces(
     preview_every: options.PreviewEvery = 1000,
 ) -> None:
     """Train a face model: unconditional DDPM on a folder or zip of pictures."""
-    from ..training.faces import train_faces
+    from ..faces.training import train_faces
 
     states = train_faces(
         data,

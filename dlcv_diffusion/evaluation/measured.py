@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..digits.evaluation import HALF_NAMES
 from ..errors import UserError
 from ..models.registry import ASSETS
-from .digits import HALF_NAMES
 
 MEASURED = ASSETS / "digits_measured.json"
 FACES_MEASURED = ASSETS / "faces_measured.json"

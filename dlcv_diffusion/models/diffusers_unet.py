@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..denoiser import EpsDenoiser
 from ..errors import UserError
-from ..prediction import EpsDenoiser
 from ..schedule import NoiseSchedule
 
 PREDICTION_TYPES = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}

@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from .. import device as devices
-from ..data.arrays import ImageArrays
+from ..denoiser import PREDICTIONS, training_target
 from ..errors import UserError
 from ..files import remove_partials
 from ..guidance import drop_labels
+from ..images.arrays import ImageArrays
 from ..models.registry import save_model
-from ..prediction import PREDICTIONS, training_target
 from ..schedule import NoiseSchedule
 from .checkpoints import Metrics, restore_checkpoint, save_checkpoint
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..faces import device_of
+from ..faces.sampling import device_of
 from ..noise import seeded_noise
 from ..samplers import Denoiser, check_eta, ddim
 from ..schedule import NoiseSchedule

@@ -1,0 +1,75 @@
+"""What is installed and found here, for `dlcv info` and for bug reports."""
+
+import importlib.metadata
+import platform
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from .. import __version__
+from ..device import best_device, has_fast_bf16
+from ..errors import UserError
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "accelerate",
+    "diffusers",
+    "open_clip_torch",
+    "safetensors",
+    "matplotlib",
+    "ipywidgets",
+    "jupyterlab",
+)
+
+
+def describe_installation() -> str:
+    """Versions, device, shipped weights and data, one fact a line.
+
+    >>> print(describe_installation())   # doctest: +SKIP
+    """
+    from ..models.registry import shipped_weights
+
+    lines = [
+        f"dlcv_diffusion   {__version__}",
+        f"Python           {platform.python_version()} on {platform.platform()}",
+    ]
+    for package in PACKAGES:
+        try:
+            version = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            version = "not installed"
+        lines.append(f"{package:<17}{version}")
+    device = best_device()
+    gpu = ""
+    if device.type == "cuda":
+        gpu = f" ({torch.cuda.get_device_name(device)}, {torch.cuda.device_count()} in all)"
+    bf16 = "bfloat16 is fast" if has_fast_bf16(device) else "float32 is used"
+    lines.append(f"device           {device}{gpu}, {torch.get_num_threads()} CPU threads, {bf16}")
+    for name, path in shipped_weights().items():
+        lines.append(f"weights          {name}: {_found(partial(_weights, path))}")
+    for split in ("train", "held_out"):
+        lines.append(f"data             embedded sample, {split}: {_found(partial(_digits, split))}")
+    return "\n".join(lines)
+
+
+def _weights(path: Path) -> str:
+    from ..models.registry import read_header
+
+    return f"{read_header(path).get('model', 'classifiers')}, {path.stat().st_size / 1e6:.1f} MB"
+
+
+def _digits(split: str) -> str:
+    from ..digits.data import load_digits
+
+    return f"{len(load_digits('sample', split=split)):,} digits"
+
+
+def _found(describe: Callable[[], str]) -> str:
+    """What is found, or why it is not: this page is read where something is broken."""
+    try:
+        return describe()
+    except (UserError, OSError) as error:
+        return f"not readable: {error}"

@@ -1,0 +1,116 @@
+"""Everything we sample from is a denoiser, `denoise(x, t) -> eps`; a `Denoiser` is a network that knows what it is.
+
+A network gives ε, v or x0. All three say the same of x_t = √ᾱ_t x0 + √(1 − ᾱ_t) ε, since x_t is known; they differ in
+where a network's errors do harm. An error in ε is multiplied by √((1 − ᾱ_t)/ᾱ_t) in x̂0, which is 157 at the first of
+the DDPM paper's thousand steps; the velocity v of Salimans and Ho (arXiv 2202.00512, sec. 4) keeps it below 1:
+
+    v = √ᾱ_t ε − √(1 − ᾱ_t) x0,     x̂0 = √ᾱ_t x_t − √(1 − ᾱ_t) v,     ε = √(1 − ᾱ_t) x_t + √ᾱ_t v
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .errors import check
+from .schedule import NoiseSchedule
+
+PREDICTIONS = ("eps", "v", "x0")
+
+
+class Denoiser(nn.Module):
+    """A network, and what has to be known to sample from it.
+
+    - model: the network, `model(x, t)`, or `model(x, t, condition)` where it has a `null`.
+    - schedule: the noise schedule it was trained with.
+    - prediction: what it gives, "eps", "v" or "x0".
+    - shape: (C, H, W) of one image or latent, None where any will do.
+    - null: the condition that stands for "none", ∅: a class number, or an embedding. None: the network takes no
+      condition.
+    - name: what figures call its weights; facts: plain JSON that was saved with them.
+
+    Called as `denoise(x, t)` or `denoise(x, t, condition)` it answers in ε, in the dtype of x, whatever the network
+    gives and computes in.
+
+    Raises `UserError` for an unknown prediction, and when called, for a network whose output has another shape than x.
+
+    >>> denoise = Denoiser(network, NoiseSchedule.linear(1000), "v", shape=(3, 32, 32))   # doctest: +SKIP
+    >>> image = last(ddim(denoise, seeded_noise((1, *denoise.shape), [0]))).x             # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., Tensor],
+        schedule: NoiseSchedule,
+        prediction: str = "eps",
+        *,
+        shape: tuple[int, int, int] | None = None,
+        null: int | Tensor | None = None,
+        name: str = "",
+        facts: Mapping[str, Any] | None = None,
+    ):
+        super().__init__()
+        check(prediction in PREDICTIONS, f"unknown prediction '{prediction}'; choose one of {', '.join(PREDICTIONS)}")
+        self.model, self.schedule, self.prediction = model, schedule, prediction
+        self.shape, self.null, self.name, self.facts = shape and tuple(shape), null, name, dict(facts or {})
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network's weights are; the CPU where it has none."""
+        return next((weight.device for weight in self.parameters()), torch.device("cpu"))
+
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        """ε, (B, C, H, W), for x (B, C, H, W), t (B,) int64 and, where the network takes one, a condition (B, …)."""
+        if condition is None and self.null is not None:
+            condition = expanded(self.null, len(x), x.device)
+        dtype = next((weight.dtype for weight in self.parameters() if weight.is_floating_point()), x.dtype)
+        output = self.model(x.to(dtype), t, *(() if condition is None else (condition,)))
+        check(
+            isinstance(output, Tensor) and output.shape == x.shape,
+            f"the network '{self.name or type(self.model).__name__}' gave {getattr(output, 'shape', type(output))} for "
+            f"images {tuple(x.shape)}; it must give one tensor of their shape",
+        )
+        return to_eps(output.to(x.dtype), x, t, self.schedule, self.prediction)
+
+
+def expanded(condition: int | Tensor, count: int, device: torch.device) -> Tensor:
+    """One condition, a class number or an embedding (…), for `count` images: (count, …)."""
+    condition = torch.as_tensor(condition, device=device)
+    return condition.expand(count, *condition.shape)
+
+
+def training_target(x0: Tensor, eps: Tensor, t: Tensor | int, schedule: NoiseSchedule, prediction: str) -> Tensor:
+    """What the network is to give for x_t: ε, v = √ᾱ_t ε − √(1 − ᾱ_t) x0, or x0; of the shape of x0, (B, …).
+
+    >>> training_target(torch.ones(1), torch.zeros(1), 0, NoiseSchedule.linear(350), "v")
+    tensor([-0.0100])
+    """
+    if prediction == "v":
+        signal, noise = schedule.signal_and_noise(t, x0)
+        return (signal * eps - noise * x0).to(x0.dtype)
+    return {"eps": eps, "x0": x0}[prediction]
+
+
+def to_eps(output: Tensor, x: Tensor, t: Tensor | int, schedule: NoiseSchedule, prediction: str) -> Tensor:
+    """ε, (B, …), from what a network gave for x_t: the inverse of `training_target` (arXiv 2202.00512, appendix D).
+
+    >>> to_eps(torch.zeros(1), torch.ones(1), 0, NoiseSchedule.linear(350), "v")
+    tensor([0.0100])
+    """
+    if prediction == "eps":
+        return output
+    if prediction == "x0":
+        return schedule.predict_eps(x, output, t)
+    signal, noise = schedule.signal_and_noise(t, x)
+    return (noise * x + signal * output).to(x.dtype)
+
+
+def load_denoiser(
+    name_or_path: str | Path, *, unet_py: str | Path | None = None, device: torch.device | str | None = None
+) -> Denoiser:
+    """The denoiser of a name ("digits", "faces"), a .safetensors file, the course's UNet.pt, or a diffusers folder."""
+    from .models.loading import load
+
+    return load(name_or_path, unet_py=unet_py, device=device)

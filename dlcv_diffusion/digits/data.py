@@ -1,0 +1,355 @@
+"""Digits of the homework's Problem 1: four doors to one dataset, 3×28×28, labels 0-9 MNIST-M and 10-19 the other half.
+
+The other half is SVHN where SVHN is to be had (the course's folder, torchvision's download), and elsewhere the street
+digits that stand in for it. `svhn=True` is the switch.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..errors import UserError
+from ..images.arrays import ImageArrays, place_in_class, spread
+from ..images.pictures import read_digits, shrink
+from .course import HALVES, digits_folder, hw2_half
+from .mnist_m import load_photos, mnist_m
+
+SAMPLE = Path(__file__).parents[1] / "assets" / "digits_sample.webp"
+SOURCES = ("sample", "torchvision", "street")
+"""Sources that are no path."""
+SAMPLE_COLUMNS, SAMPLE_HELD_OUT = 200, 40
+"""Tiles in each of the sample's 20 rows, and how many of them, the last, are held out."""
+
+
+def load_digits(
+    source: str | Path = "sample",
+    *,
+    split: str = "train",
+    svhn: bool = False,
+    root: str | Path | None = None,
+    photos: str | Path | Sequence[np.ndarray] | None = None,
+    fonts: Sequence[str | Path] = (),
+    labels: Sequence[int] | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    download: bool = True,
+    processes: int = 1,
+) -> ImageArrays:
+    """The digits of a source: images (N, 3, 28, 28) uint8, labels 0-9 MNIST-M and 10-19 SVHN or street digits.
+
+    source
+        - `"sample"`: the 4,000 embedded images; nothing is downloaded.
+        - `"torchvision"`: MNIST from torchvision's download in `root`, made into MNIST-M with `photos`.
+        - `"street"`: street digits alone, rendered with the fonts of this machine (`fonts`: folders of others).
+        - a path: the course's `hw2_data`, an `.npz` with `images` and `labels`, a folder of `digits_train.npz` and
+          `digits_held_out.npz`, or a folder of pictures by class (`7/*.png`, `svhn/7/*.png` or `svhn/7_001.png`).
+    split
+        `"train"` or `"held_out"`. A source without a split of its own holds out every tenth image of each class.
+    svhn
+        True: labels 10-19 are the real SVHN, from torchvision's download in `root` if the source has none.
+        False: what the source has, which is street digits for "sample" and "torchvision".
+    photos
+        A folder or zip of photographs, or arrays (H, W, 3) uint8, for MNIST-M's backgrounds.
+    labels
+        Only the images of these labels, such as [10, 11, 17].
+    limit
+        At most so many images of each half, spread over its classes.
+
+    Raises `UserError` that says what is missing or wrong, where, and what to do; `root` and `photos` that a source does
+    not use are refused.
+
+    >>> load_digits("sample", split="held_out")
+    ImageArrays(800 images (3, 28, 28), 20 classes)
+    """
+    if split not in ("train", "held_out"):
+        raise UserError(f"no such split: {split!r}; there are 'train' and 'held_out'")
+    if limit is not None and limit < 1:
+        raise UserError(f"limit is {limit}; it must be at least 1")
+    if seed < 0:
+        raise UserError(f"seed is {seed}; it must be at least 0")
+    name, has_svhn = str(source), False
+    course = digits_folder(name) if name not in SOURCES else None
+    if photos is not None and (name == "sample" or course is not None):
+        raise UserError(_unused("photos", name))
+    if root is not None and name != "torchvision" and (course is not None or not svhn):
+        raise UserError(_unused("root", name))
+    if name == "sample":
+        data = embedded_sample(split)
+    elif name == "torchvision":
+        first = torchvision_mnist_m(
+            _needed(root), _photographs(photos), split, seed=seed, download=download, limit=limit
+        )
+        data = first if svhn else joined(first, rendered(len(first), split, seed, fonts, photos, processes))
+    elif name == "street":
+        data = rendered(limit or 10_000, split, seed, fonts, photos, processes)
+    elif course is not None:
+        data, has_svhn = joined(*(hw2_half(course, half, split, limit) for half in HALVES)), True
+    else:
+        data = local_digits(name, split, photos=photos, seed=seed)
+    if svhn and not has_svhn:
+        first = data.subset(data.labels < 10)
+        data = joined(first, torchvision_svhn(_needed(root), split, download=download, limit=limit))
+    if labels is not None:
+        data = data.subset(torch.isin(data.labels, torch.tensor(list(labels), dtype=torch.int64)))
+        if not len(data):
+            raise UserError(f"the data '{source}' has no image of the labels {list(labels)}; choose others")
+    return data if limit is None else limited(data, limit)
+
+
+def embedded_sample(split: str = "train") -> ImageArrays:
+    """The images inside the package: 3,200 to train on, 800 held out, as many of each of the 20 classes.
+
+    >>> embedded_sample("train")
+    ImageArrays(3200 images (3, 28, 28), 20 classes)
+    """
+    with Image.open(SAMPLE) as image:
+        sheet = np.asarray(image.convert("RGB"))
+    tiles = sheet.reshape(20, 28, SAMPLE_COLUMNS, 28, 3).transpose(0, 2, 4, 1, 3)
+    edge = SAMPLE_COLUMNS - SAMPLE_HELD_OUT
+    tiles = tiles[:, :edge] if split == "train" else tiles[:, edge:]
+    labels = torch.arange(20).repeat_interleave(tiles.shape[1])
+    return ImageArrays(torch.from_numpy(tiles.reshape(-1, 3, 28, 28).copy()), labels)
+
+
+def rendered(
+    count: int,
+    split: str,
+    seed: int,
+    fonts: Sequence[str | Path] = (),
+    photos: str | Path | Sequence[np.ndarray] | None = None,
+    processes: int = 1,
+) -> ImageArrays:
+    """`count` street digits, labels 10-19, from the fonts of this machine or of the folders `fonts`.
+
+    >>> rendered(20, "train", seed=0)   # doctest: +SKIP
+    ImageArrays(20 images (3, 28, 28), 10 classes)
+    """
+    from .fonts import find_fonts
+    from .street_digits import street_digits
+
+    pictures = _photographs(photos) if photos is not None else ()
+    stream = 2 * seed + (split == "held_out")  # held-out images never share a seed with the others
+    images, digits = street_digits(count, stream, find_fonts(*fonts), pictures, processes=processes)
+    return ImageArrays(torch.from_numpy(images), torch.from_numpy(digits + 10))
+
+
+def torchvision_mnist_m(
+    root: str | Path,
+    photos: Sequence[np.ndarray],
+    split: str = "train",
+    *,
+    seed: int = 0,
+    download: bool = True,
+    limit: int | None = None,
+) -> ImageArrays:
+    """MNIST-M (labels 0-9) from torchvision's MNIST in `root`: training set, or test set as "held_out".
+
+    >>> torchvision_mnist_m("data", load_photos("BSDS300"))   # doctest: +SKIP
+    ImageArrays(60000 images (3, 28, 28), 10 classes)
+    """
+    from torchvision.datasets import MNIST
+
+    mnist = _torchvision(MNIST, root, download, train=split == "train")
+    digits, labels = mnist.data.numpy(), mnist.targets
+    if limit is not None:
+        rows = spread(labels, limit)
+        digits, labels = digits[rows.numpy()], labels[rows]
+    return ImageArrays(torch.from_numpy(mnist_m(digits, photos, seed)), labels)
+
+
+def torchvision_svhn(
+    root: str | Path, split: str = "train", *, download: bool = True, limit: int | None = None
+) -> ImageArrays:
+    """The real SVHN (labels 10-19), cropped digits, 32×32 made 28×28 with antialiasing; the test set is "held_out".
+
+    >>> torchvision_svhn("data")   # doctest: +SKIP
+    ImageArrays(73257 images (3, 28, 28), 10 classes)
+    """
+    from torchvision.datasets import SVHN
+
+    svhn = _torchvision(SVHN, root, download, split="train" if split == "train" else "test")
+    images, labels = torch.from_numpy(svhn.data), torch.as_tensor(svhn.labels, dtype=torch.int64)
+    if limit is not None:
+        rows = spread(labels, limit)
+        images, labels = images[rows], labels[rows]
+    return ImageArrays(shrink(images), labels + 10)
+
+
+def _torchvision(dataset: type, root: str | Path, download: bool, **options: object):
+    try:
+        return dataset(str(root), download=download, **options)
+    except Exception as error:  # torchvision raises whatever the network, the disk or the file gave it
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"torchvision has no {dataset.__name__} in '{root}' ({reason}); put its files there, "
+            "let it download them, or use source 'sample'"
+        ) from error
+
+
+def local_digits(
+    path: str | Path,
+    split: str = "train",
+    *,
+    photos: str | Path | Sequence[np.ndarray] | None = None,
+    seed: int = 0,
+) -> ImageArrays:
+    """Digits of any local folder or `.npz`, as `load_digits` describes them.
+
+    A folder of `digits_train.npz` and `digits_held_out.npz` is split already; of a single file, or of pictures, every
+    tenth image of each class is held out. Raises `UserError` as `load_digits` does.
+
+    >>> local_digits("data")   # a folder of digits_train.npz   # doctest: +SKIP
+    ImageArrays(120000 images (3, 28, 28), 20 classes)
+    >>> local_digits("data/digits_train.npz")   # doctest: +SKIP
+    ImageArrays(108000 images (3, 28, 28), 20 classes)
+    """
+    path = Path(path)
+    if path.is_dir() and (path / f"digits_{split}.npz").is_file():
+        return _npz(path / f"digits_{split}.npz", photos, seed)
+    if path.is_file():
+        return _part(_npz(path, photos, seed), split)
+    if not path.is_dir():
+        raise UserError(
+            f"no such folder or file: '{path}'; give hw2_data, an .npz or a folder of pictures, "
+            "or one of the sources 'sample', 'torchvision', 'street'"
+        )
+    listed = []
+    for file in sorted(p for p in path.rglob("*") if p.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp", ".bmp")):
+        label = _label(file.relative_to(path))
+        if label is None:
+            raise UserError(
+                f"'{file}' has no class in its path; name it as '7/a.png', 'svhn/7/a.png' or 'svhn/7_001.png'"
+            )
+        if not 0 <= label <= 19:
+            raise UserError(f"'{file}' would have label {label}; labels are 0-9 (MNIST-M) and 10-19 (SVHN)")
+        listed.append((file, label))
+    if not listed:
+        raise UserError(
+            f"no picture in '{path}'; expected '7/a.png', 'svhn/7/a.png', 'svhn/7_001.png' or digits_{split}.npz"
+        )
+    if photos is not None:
+        raise UserError(_unused("photos", path))
+    labels = torch.tensor([label for _, label in listed])
+    rows = _rows(labels, split)
+    if not len(rows):
+        raise UserError(f"'{path}' has fewer than ten pictures of each class, so none is held out; add some")
+    return ImageArrays(read_digits([listed[row][0] for row in rows.tolist()]), labels[rows])
+
+
+def second_half(source: str | Path, *, svhn: bool = False) -> str:
+    """What labels 10-19 of a source show: "SVHN", "street digits", or "second half" where its layout does not tell.
+
+    >>> second_half("sample")
+    'street digits'
+    """
+    path = Path(source)
+    if svhn or (str(source) not in SOURCES and digits_folder(source) is not None):
+        return "SVHN"
+    ours = ("digits_train.npz", "digits_held_out.npz")
+    if str(source) in SOURCES or path.name in ours or any((path / name).is_file() for name in ours):
+        return "street digits"
+    parts = {part.lower() for folder in path.glob("**/") for part in folder.relative_to(path).parts}
+    names = [name for part, name in {"svhn": "SVHN", "street": "street digits"}.items() if part in parts]
+    return names[0] if len(names) == 1 else "second half"
+
+
+def _label(path: Path) -> int | None:
+    """The label that a relative path tells: `7/a.png`, `17/a.png`, `svhn/7/a.png`, `svhn/7_001.png`, `7_001.png`."""
+    half = 10 if any(part.lower() in ("svhn", "street") for part in path.parts[:-1]) else 0
+    folders = [part for part in path.parts[:-1] if part.isdigit()]
+    if folders:
+        return int(folders[-1]) + half
+    name = re.match(r"(\d+)_", path.name)
+    return int(name[1]) + half if name else None
+
+
+def _npz(path: Path, photos: str | Path | Sequence[np.ndarray] | None, seed: int) -> ImageArrays:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            images, labels = file["images"], file["labels"]
+    except (OSError, ValueError, EOFError, KeyError, AttributeError, TypeError) as error:
+        raise UserError(f"'{path}' is not an .npz with 'images' and 'labels'") from error
+    except Exception as error:  # zipfile and zlib have errors of their own for a file that is cut short
+        raise UserError(f"'{path}' is damaged: {error}") from error
+    if images.ndim not in (3, 4) or images.dtype != np.uint8 or labels.shape != images.shape[:1]:
+        raise UserError(
+            f"'{path}' holds images {images.dtype} {images.shape} and labels {labels.shape}; "
+            "expected uint8 (N, 3, 28, 28) or MNIST's (N, 28, 28), and as many labels"
+        )
+    if not len(images):
+        raise UserError(f"'{path}' holds no image")
+    if labels.dtype.kind not in "iu" and not (labels.dtype.kind == "f" and (labels % 1 == 0).all()):
+        raise UserError(f"'{path}' has labels that are not whole numbers ({labels.dtype}); they must be 0-19")
+    labels = labels.astype(np.int64)
+    if images.ndim == 4 and images.shape[-1] == 3:
+        images = images.transpose(0, 3, 1, 2)
+    top = 9 if images.ndim == 3 else 19
+    if labels.min() < 0 or labels.max() > top:
+        raise UserError(f"'{path}' has labels from {labels.min()} to {labels.max()}; they must be 0-{top}")
+    if images.shape[-2:] not in ((28, 28), (32, 32)) or (images.ndim == 4 and images.shape[1] != 3):
+        raise UserError(f"'{path}' holds images of shape {images.shape[1:]}; digits must be 28×28 or 32×32, in RGB")
+    if images.ndim == 4 and photos is not None:
+        raise UserError(_unused("photos", path))
+    if images.ndim == 3:
+        images = mnist_m(images, _photographs(photos), seed)
+    return ImageArrays(shrink(torch.from_numpy(np.ascontiguousarray(images))), torch.from_numpy(labels))
+
+
+def _rows(labels: torch.Tensor, split: str) -> torch.Tensor:
+    """Every tenth image of each class is held out; the others are for training."""
+    held_out = place_in_class(labels) % 10 == 9
+    return torch.nonzero(held_out if split == "held_out" else ~held_out)[:, 0]
+
+
+def _part(data: ImageArrays, split: str) -> ImageArrays:
+    rows = _rows(data.labels, split)
+    if not len(rows):
+        raise UserError("the set has fewer than ten images of each class, so none is held out")
+    return data.subset(rows)
+
+
+def limited(data: ImageArrays, limit: int) -> ImageArrays:
+    """At most `limit` images of each half, spread over its classes.
+
+    >>> limited(embedded_sample("train"), 10).labels.tolist() == list(range(20))
+    True
+    """
+    halves = (torch.nonzero((data.labels >= 10) == half)[:, 0] for half in (False, True))
+    return data.subset(torch.cat([rows[spread(data.labels[rows], limit)] for rows in halves]))
+
+
+def joined(*parts: ImageArrays) -> ImageArrays:
+    """Several sets as one, in their order.
+
+    >>> joined(embedded_sample("train"), embedded_sample("held_out"))
+    ImageArrays(4000 images (3, 28, 28), 20 classes)
+    """
+    return ImageArrays(torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts]))
+
+
+def _unused(name: str, source: str | Path) -> str:
+    uses = {
+        "root": "it is for the source 'torchvision' and for svhn (--svhn)",
+        "photos": "it is for the sources 'torchvision' and 'street' and for an .npz of MNIST's grey digits",
+    }
+    return f"{name} (--{name}) does nothing for the data '{source}'; {uses[name]}, so leave it out or name the source"
+
+
+def _needed(root: str | Path | None) -> Path:
+    if root is None:
+        raise UserError(
+            "torchvision's data needs a folder: give root (--root), where MNIST/ or train_32x32.mat lie or shall lie"
+        )
+    return Path(root)
+
+
+def _photographs(photos: str | Path | Sequence[np.ndarray] | None) -> Sequence[np.ndarray]:
+    if photos is None:
+        raise UserError(
+            "MNIST-M needs photographs for its backgrounds; give photos (--photos), a folder or zip of pictures"
+        )
+    return load_photos(photos) if isinstance(photos, str | Path) else photos

@@ -1,0 +1,80 @@
+"""MNIST-M: MNIST's digits blended with crops of photographs (Ganin et al. 2016, arXiv 1505.07818)."""
+
+import io
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import UserError
+from ..images.pictures import read_rgb
+
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm")
+
+
+def blend(photo: np.ndarray, digit: np.ndarray) -> np.ndarray:
+    """|p − d| of two uint8 arrays that broadcast, as uint8: where the digit is ink, the photograph is inverted.
+
+    >>> blend(np.array([10, 200], np.uint8), np.array([255, 0], np.uint8))
+    array([245, 200], dtype=uint8)
+    """
+    return np.abs(photo.astype(np.int16) - digit.astype(np.int16)).astype(np.uint8)
+
+
+def mnist_m(digits: np.ndarray, photos: Sequence[np.ndarray], seed: int, *, start: int = 0) -> np.ndarray:
+    """MNIST-M images (N, 3, H, W) uint8 from MNIST images (N, H, W) uint8 and photographs (H', W', 3) uint8.
+
+    Each digit gets a crop of its own size from a random photograph; which, depends on (seed, start + row) alone.
+    Raises `UserError` where there is no photograph, or one is smaller than a digit.
+
+    >>> mnist_m(np.zeros((5, 28, 28), np.uint8), [np.full((40, 40, 3), 7, np.uint8)], seed=0).shape
+    (5, 3, 28, 28)
+    """
+    count, height, width = digits.shape
+    if not len(photos):
+        raise UserError("MNIST-M needs photographs for its backgrounds; give a folder or zip of pictures")
+    if any(photo.shape[0] < height or photo.shape[1] < width for photo in photos):
+        raise UserError(f"a photograph is smaller than the {height}×{width} digits; leave it out")
+    images = np.empty((count, 3, height, width), np.uint8)
+    for row, digit in enumerate(digits):
+        rng = np.random.default_rng([seed, start + row])
+        photo = photos[rng.integers(len(photos))]
+        top = rng.integers(photo.shape[0] - height + 1)
+        left = rng.integers(photo.shape[1] - width + 1)
+        images[row] = blend(photo[top : top + height, left : left + width].transpose(2, 0, 1), digit)
+    return images
+
+
+def load_photos(source: str | Path, under: str = "") -> list[np.ndarray]:
+    """Every picture below a folder, or inside a zip, as (H, W, 3) uint8 arrays in the order of their names.
+
+    `under` keeps those whose path inside it starts so (`"train/"`). Raises `UserError` for a missing or broken source.
+
+    >>> photos = load_photos("bsds300.zip", under="train/")   # doctest: +SKIP
+    """
+    source = Path(source)
+    photos = []
+    if source.is_dir():
+        names = sorted(p for p in source.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES)
+        names = [p for p in names if p.relative_to(source).as_posix().startswith(under)]
+        photos = [read_rgb(p, "remove or replace it") for p in names]
+    elif source.is_file():
+        try:
+            with zipfile.ZipFile(source) as archive:
+                names = sorted(
+                    n for n in archive.namelist() if n.lower().endswith(PHOTO_SUFFIXES) and n.startswith(under)
+                )
+                photos = [
+                    read_rgb(io.BytesIO(archive.read(name)), "remove or replace it", f"{source}/{name}")
+                    for name in names
+                ]
+        except zipfile.BadZipFile as error:
+            raise UserError(f"'{source}' is not a zip of photographs; give a zip or a folder") from error
+    else:
+        raise UserError(f"no photographs at '{source}'; give a folder or a zip of pictures")
+    if not photos:
+        raise UserError(
+            f"no pictures in '{source}'{f' under {under!r}' if under else ''} ({', '.join(PHOTO_SUFFIXES)})"
+        )
+    return photos

@@ -1,0 +1,124 @@
+"""The course's face network: the class `UNet` in the user's own `UNet.py`, with the weights `UNet.pt`."""
+
+import importlib.util
+import inspect
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from types import ModuleType
+
+from torch import Tensor, nn
+
+from ..denoiser import EpsDenoiser
+from ..errors import UserError
+from ..models.convert import read_state_dict
+from ..models.registry import load_state
+from ..schedule import NoiseSchedule
+
+IMAGE_SIZE = (3, 256, 256)
+TIMESTEPS = 1000
+
+
+def hw2_unet(unet_py: str | Path, weights: str | Path, *, image_size: tuple[int, int, int] = IMAGE_SIZE) -> EpsDenoiser:
+    """The course's `UNet.pt` in the network of the user's `UNet.py`, as a denoiser in eval mode on the CPU.
+
+    The file `unet_py` is run, as Python's `import` would run it: name only code that you trust. Of the weights nothing
+    is run (`weights_only=True`). The schedule is the course's, β linear 1e-4 → 2e-2 over 1,000 timesteps; the network
+    is called as `net(x, t)` and gives ε.
+
+    - image_size: (C, H, W) of the images it draws.
+
+    Raises `UserError` for a file that is missing, code that does not run or has no class `UNet` that can be made
+    without arguments and called with x and t, and weights that do not fit it; and, when the network is asked, for an
+    output that is not of the shape of x.
+
+    >>> denoise = hw2_unet("UNet.py", "hw2_data/face/UNet.pt")                        # doctest: +SKIP
+    >>> face = last(ddim(denoise, seeded_noise((1, 3, 256, 256), [0]), denoise.schedule)).x   # doctest: +SKIP
+    """
+    network = _network(Path(unet_py))
+    load_state(network, read_state_dict(weights), weights)
+    network.register_forward_hook(_check_output)
+    return EpsDenoiser(
+        network.eval(), NoiseSchedule.linear(TIMESTEPS), image_size=tuple(image_size), name=Path(weights).stem
+    )
+
+
+def _network(path: Path) -> nn.Module:
+    """`UNet()` of the user's file; what it imports from the files beside it, then too, is found."""
+    if not path.is_file():
+        raise UserError(f"no such file: '{path}'; give the course's UNet.py, which defines the network")
+    with _importable(path.resolve().parent):
+        return _made(path, _module(path))
+
+
+def _made(path: Path, module: ModuleType) -> nn.Module:
+    made = getattr(module, "UNet", None)
+    if made is None:
+        raise UserError(f"'{path}' has no class UNet; give the UNet.py that came with the weights")
+    try:
+        inspect.signature(made).bind()
+    except TypeError as error:
+        raise UserError(
+            f"UNet in '{path}' cannot be made without arguments ({error}); give each of them a default"
+        ) from error
+    except ValueError:  # no signature to be had
+        pass
+    try:
+        network = made()
+    except Exception as error:  # the user's code may fail in any way
+        raise UserError(f"UNet() in '{path}' fails: {_said(error)}; mend it, or give another file") from error
+    if not isinstance(network, nn.Module):
+        raise UserError(f"UNet in '{path}' makes a {type(network).__name__}; it must be a torch.nn.Module")
+    try:
+        inspect.signature(network.forward).bind("x", "t")
+    except TypeError as error:
+        raise UserError(
+            f"UNet in '{path}' cannot be called as net(x, t): {error}; give the course's UNet.py"
+        ) from error
+    return network
+
+
+def _module(path: Path) -> ModuleType:
+    """The user's file as a module."""
+    name = f"_user_unet_{abs(hash(path.resolve()))}"
+    spec = importlib.util.spec_from_file_location(name, path, loader=SourceFileLoader(name, str(path)))
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where dataclasses look for it
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:  # the user's code may fail in any way
+        raise UserError(f"'{path}' cannot be run: {_said(error)}; mend it, or give another file") from error
+    return module
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """Files of the folder can be imported, and leave no trace in `sys.modules` and no `__pycache__` behind."""
+    before, bytecode = set(sys.modules), sys.dont_write_bytecode
+    sys.dont_write_bytecode = True
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+        sys.dont_write_bytecode = bytecode
+        for new in set(sys.modules) - before:  # another UNet.py may have other files of the same names beside it
+            file = getattr(sys.modules[new], "__file__", None)
+            if file and Path(file).resolve().parent == folder:
+                del sys.modules[new]
+
+
+def _check_output(network: nn.Module, given: tuple, output: object) -> None:
+    if not isinstance(output, Tensor):
+        raise UserError(f"the course's UNet gave a {type(output).__name__} instead of a tensor; it must give ε alone")
+    if output.shape != given[0].shape:
+        raise UserError(
+            f"the course's UNet gave {tuple(output.shape)} for images {tuple(given[0].shape)}; "
+            "ε has the shape of the images"
+        )
+
+
+def _said(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -1,0 +1,76 @@
+"""Grading faces as the course does it: the mean squared error of 8-bit images against the course's own."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import UserError
+from ..images.pictures import read_rgb
+
+PASS_BELOW = 20.0
+"""The course's threshold for the mean over all images."""
+
+
+@dataclass(frozen=True)
+class FacesGrade:
+    """The result of `grade_faces`: the mean squared error of each image, by its name, in squared levels of 255."""
+
+    mse: dict[str, float]
+
+    @property
+    def mean(self) -> float:
+        """The course's score: the mean over all images."""
+        return sum(self.mse.values()) / len(self.mse)
+
+    @property
+    def passed(self) -> bool:
+        """Whether the mean is below the course's 20."""
+        return self.mean < PASS_BELOW
+
+    def __str__(self) -> str:
+        width = max(4, *map(len, self.mse))
+        lines = [f"{'':{width}}{'MSE':>10}", *(f"{name:{width}}{mse:10.2f}" for name, mse in self.mse.items())]
+        verdict = f"PASS: below {PASS_BELOW:g}" if self.passed else f"FAIL: not below {PASS_BELOW:g}"
+        return "\n".join([*lines, f"{'mean':{width}}{self.mean:10.2f}   {verdict}"])
+
+
+def grade_faces(out: str | Path, gt: str | Path) -> FacesGrade:
+    """Compare each picture `00.png …` of the folder `gt` with the one of the same name in `out`.
+
+    The differences are taken in floating point: in 8 bits, 0 − 1 would be 255. Other files in `out` are ignored.
+
+    Raises `UserError` for a folder that is missing or has no pictures, a picture that is missing in `out`, is none, or
+    has another size.
+
+    >>> print(grade_faces("out", "hw2_data/face/GT"))   # doctest: +SKIP
+                 MSE
+    00.png      1.41
+    01.png      1.27
+    mean        1.34   PASS: below 20
+    """
+    out, gt = Path(out), Path(gt)
+    for folder, which in ((out, "your images"), (gt, "the course's images, face/GT")):
+        if not folder.is_dir():
+            raise UserError(f"no such folder: '{folder}'; give the one with {which}, 00.png …")
+    names = sorted(path.name for path in gt.glob("[!.]*.png"))
+    if not names:
+        raise UserError(f"'{gt}' holds no pictures (00.png, 01.png, …); give the course's folder face/GT")
+    missing = [name for name in names if not (out / name).is_file()]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise UserError(f"'{out}' lacks '{missing[0]}'{more}; there must be a picture for each of the {len(names)}")
+    return FacesGrade({name: _mse(out / name, gt / name) for name in names})
+
+
+def _mse(out: Path, gt: Path) -> float:
+    ours, theirs = _pixels(out), _pixels(gt)
+    if ours.shape != theirs.shape:
+        sizes = [f"{pixels.shape[1]}×{pixels.shape[0]}" for pixels in (ours, theirs)]
+        raise UserError(f"'{out}' is {sizes[0]}, but '{gt}' is {sizes[1]}; images are compared at the same size")
+    return float(np.mean((ours - theirs) ** 2))
+
+
+def _pixels(path: Path) -> np.ndarray:
+    """(H, W, 3) float64, 0 … 255; grey pictures as RGB."""
+    return read_rgb(path, "write it again as PNG").astype(np.float64)

@@ -1,0 +1,288 @@
+"""`dlcv …` on real files: what it writes, what it says, and one sentence with exit code 2 for bad input."""
+
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small_runs import (
+    contents,
+    full_disk,
+    names,
+    one_thread,  # noqa: F401 – for every test here
+    small_context_unet,
+    small_unet,
+    with_random_weights,
+    write_npz,
+)
+
+from dlcv_diffusion import NoiseSchedule, __version__
+from dlcv_diffusion.models import load_model, save_model
+
+GROUPS = ["", "train", "sample", "grade"]
+VERBS = [*GROUPS, "figures", "convert", "info", "noise"]
+VERBS += [f"{group} {what}" for group in GROUPS[1:] for what in ("digits", "faces")]
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """tiny.safetensors, the weights of a network that draws no digits, but quickly."""
+    model = with_random_weights(small_unet(channels=(8, 16), timesteps=20))
+    save_model(model, tmp_path / "tiny.safetensors", {"name": "tiny", "schedule": NoiseSchedule.linear(20).config})
+    return "--weights tiny.safetensors --device cpu"
+
+
+# --- what it says -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_with_an_example(dlcv, verb):
+    code, out, _ = dlcv(f"{verb} --help")
+    assert code == 0 and f"Usage: dlcv {verb}".strip() in out
+    examples = out.split("Examples:\n")[1]
+    assert all(re.match(r"  +(dlcv|accelerate launch|torchrun) ", line) for line in examples.splitlines() if line)
+
+
+@pytest.mark.parametrize("verb", GROUPS)
+def test_without_a_verb_it_helps(dlcv, verb):
+    _, out, err = dlcv(verb)
+    assert "Usage:" in out + err
+
+
+def test_it_runs_as_a_module_too(tmp_path):
+    words = [sys.executable, "-m", "dlcv_diffusion", "sample", "digits", "out", "--weights", "none.safetensors"]
+    run = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr.startswith("dlcv: no weights at 'none.safetensors'") and run.stderr.count("\n") == 1
+    assert names(tmp_path) == []
+
+
+def test_info_says_what_is_here(dlcv):
+    code, out, err = dlcv("info")
+    assert (code, err) == (0, "")
+    facts = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert facts["dlcv_diffusion"] == __version__ and facts["torch"] == torch.__version__.split("+")[0]
+    assert "CPU threads" in facts["device"]
+    assert re.search(r"weights +digits: UNet, \d\.\d MB", out)
+    assert re.search(r"data +embedded sample, train: [\d,]+ digits", out)
+
+
+def test_info_helps_where_something_is_broken(dlcv, tmp_path, monkeypatch):
+    monkeypatch.setattr("dlcv_diffusion.models.registry.ASSETS", tmp_path)
+    monkeypatch.setattr("dlcv_diffusion.digits.data.SAMPLE", tmp_path / "none.webp")
+    monkeypatch.setattr("dlcv_diffusion.info.PACKAGES", ("torch", "no-such-package"))
+    (tmp_path / "digits.safetensors").write_bytes(b"short")
+    (tmp_path / ".half.partial.safetensors").write_bytes(b"short")
+    code, out, _ = dlcv("info")
+    assert code == 0 and "half" not in out
+    assert re.search("no-such-package +not installed", out)
+    assert re.search("weights +digits: not readable: .*not a whole safetensors file", out)
+    assert re.search("data +embedded sample, train: not readable: ", out)
+
+
+# --- what it writes ---------------------------------------------------------------------------------------------------
+
+
+def test_sample_digits_writes_the_course_s_files(dlcv, weights, tmp_path):
+    code, out, err = dlcv(f"sample digits out {weights} --count 2 --steps 3")
+    assert (code, err) == (0, "") and out == "40 images: out/mnistm and out/svhn\n"
+    expected = [f"{half}/{digit}_{k:03d}.png" for half in ("mnistm", "svhn") for digit in range(10) for k in (1, 2)]
+    files = contents(tmp_path / "out")
+    assert sorted(files) == expected
+    for name in expected:
+        with Image.open(tmp_path / "out" / name) as image:
+            assert (image.size, image.mode, image.format) == ((28, 28), "RGB", "PNG")
+    assert len(set(files.values())) == 40
+
+    dlcv(f"sample digits again {weights} --count 2 --steps 3")
+    assert contents(tmp_path / "again") == files
+    dlcv(f"sample digits other {weights} --count 2 --steps 3 --seed 7")
+    assert not set(contents(tmp_path / "other").values()) & set(files.values())
+
+
+def test_another_batch_size_gives_the_same_images(dlcv, weights, tmp_path):
+    for batch_size in (1, 7, 100):
+        dlcv(f"sample digits {batch_size} {weights} --count 1 --steps 3 --batch-size {batch_size}")
+    for name in contents(tmp_path / "100"):
+        images = [np.asarray(Image.open(tmp_path / folder / name)).astype(int) for folder in ("1", "7", "100")]
+        assert max(abs(image - images[0]).max() for image in images) <= 2  # a sum in another order, now and then
+
+
+@pytest.mark.parametrize("options", ["--sampler ddpm", "--sampler ddim --w 0", "--interval 0.2 3 --no-signal-leak"])
+def test_samplers_and_guidance_are_options(dlcv, weights, tmp_path, options):
+    code, _, err = dlcv(f"sample digits out {weights} --count 1 {options}")
+    assert (code, err) == (0, "") and len(contents(tmp_path / "out")) == 20
+
+
+def test_figures_are_written(dlcv, weights, tmp_path):
+    code, out, err = dlcv(f"figures --only digits --out figures {weights}")
+    files = [f"digits_{name}.png" for name in ("mnistm_grid", "street_grid", "overview", "reverse_strip")]
+    assert (code, err) == (0, "") and out.splitlines() == [f"figures/{name}" for name in files]
+    assert names(tmp_path / "figures") == sorted(files)
+
+
+def test_convert_writes_weights_that_sample(dlcv, tmp_path):
+    model = with_random_weights(small_context_unet(height=28, width=28))
+    torch.save(model.state_dict(), tmp_path / "report.pt")
+    code, out, err = dlcv("convert report.pt new/report.safetensors --timesteps 20")
+    count = sum(p.numel() for p in model.parameters())
+    assert (code, err, out) == (0, "", f"new/report.safetensors: ContextUnet with {count:,} parameters\n")
+    assert load_model("new/report.safetensors").timesteps == 20
+    code, *_ = dlcv("sample digits out --weights new/report.safetensors --count 1 --steps 2 --device cpu")
+    assert code == 0 and len(contents(tmp_path / "out")) == 20
+
+
+def test_train_digits_writes_weights_that_sample(dlcv, tmp_path):
+    write_npz(tmp_path / "digits.npz")
+    words = "train digits --preset tiny --data digits.npz --steps 2 --batch-size 2 --device cpu --out run"
+    code, out, err = dlcv(words)
+    assert (code, err, out) == (0, "", "trained weights: run/model.safetensors\n")
+    files = ["checkpoint.safetensors", "metrics.csv", "model.safetensors", "samples/step_000002.png"]
+    assert sorted(contents(tmp_path / "run")) == files
+    before = contents(tmp_path / "run")
+    code, _, err = dlcv(words)
+    assert code == 2 and "'run' holds a training run already; add --resume" in err
+    assert contents(tmp_path / "run") == before
+    code, *_ = dlcv("sample digits out --weights run/model.safetensors --count 1 --steps 2 --device cpu")
+    assert code == 0
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+TRAIN = "train digits --preset tiny --data digits.npz --device cpu --out run"
+BAD = {
+    # sample
+    "sample digits out --weights none.safetensors": "no weights at 'none.safetensors'",
+    "sample digits out --weights digit": "no weights at 'digit'; give a .safetensors file or one of: digits",
+    "sample digits out --weights digits_judge": "'digits_judge' is shipped with the package, but no model",
+    "sample digits out --weights short.safetensors": "not a whole safetensors file",
+    "sample digits out --weights words.txt": "not a whole safetensors file",
+    "sample digits out --weights folder": "'folder' is a folder; give the .safetensors file in it",
+    "sample digits out --weights other.safetensors": "draws images of 3×8×8",
+    "sample digits out --weights ten.safetensors": "label 10 is out of range; labels run from 0 to 9|out of range",
+    "sample digits words.txt WEIGHTS": "cannot write 'words.txt",
+    "sample digits words.txt/out WEIGHTS": "cannot write 'words.txt/out",
+    "sample digits out WEIGHTS --sampler euler": "unknown sampler 'euler'; choose one of dpm_solver, ddim, ddpm",
+    "sample digits out WEIGHTS --device cuda:99": "cannot use device 'cuda:99'",
+    "sample digits out WEIGHTS --device gpu": "cannot use device 'gpu'; choose cpu, cuda, cuda:1 or mps",
+    "sample digits out WEIGHTS --steps -3": "Invalid value for '--steps'",
+    "sample digits out WEIGHTS --steps 21": "cannot take 21 steps",
+    "sample digits out WEIGHTS --count 0": "Invalid value for '--count'",
+    "sample digits out WEIGHTS --seed -1": "Invalid value for '--seed'",
+    "sample digits out WEIGHTS --seed 4294967295": "seed 4294967",
+    "sample digits out WEIGHTS --batch-size 0": "Invalid value for '--batch-size'",
+    "sample digits out WEIGHTS --w nan": "the guidance weight is nan",
+    "sample digits out WEIGHTS --w two": "Invalid value for '--w'",
+    "sample digits out WEIGHTS --interval 7 8": "no timestep has a noise level in",
+    "sample digits": "Missing argument",
+    "sample emoji out": "No such command",
+    # figures
+    "figures --only digits --out words.txt WEIGHTS": "cannot write 'words.txt",
+    "figures --only cats": "there are no figures of 'cats'",
+    "figures --face-weights none.safetensors": "no weights at",
+    "figures --out figures --weights none.safetensors": "no weights at",
+    # convert
+    "convert none.pt new.safetensors": "no such file: 'none.pt'",
+    "convert folder new.safetensors": "no such file: 'folder'",
+    "convert words.txt new.safetensors": "not a whole .pt file of plain tensors",
+    "convert numbers.pt new.safetensors": "holds no state dict",
+    "convert unet.pt new.safetensors": "not a ContextUnet's",
+    "convert report.pt words.txt/new.safetensors": "cannot write 'words.txt/new.safetensors'",
+    "convert report.pt folder": "cannot write 'folder': Is a directory",
+    "convert report.pt new.safetensors --timesteps 0": "Invalid value for '--timesteps'",
+    # grade
+    "grade digits none": "no such folder: 'none'",
+    "grade digits folder --count 0": "Invalid value for '--count'",
+    # train
+    "train digits --data none --out run": "no such folder or file: 'none'",
+    "train digits --data words.txt --out run": "words.txt",
+    "train digits --data labels.npz --out run": "labels from 25 to 25",
+    "train digits --root folder --out run": r"root \(--root\) does nothing for the data 'sample'",
+    "train digits --photos folder --out run": r"photos \(--photos\) does nothing for the data 'sample'",
+    "train digits --svhn --out run": r"give root \(--root\)",
+    f"{TRAIN} --preset huge": "unknown preset 'huge'; choose one of: report, small, tiny",
+    f"{TRAIN} --precision fp8": "unknown precision 'fp8'; choose one of no, bf16, fp16",
+    f"{TRAIN} --device cuda:99": "'cuda:99'",
+    f"{TRAIN} --device gpu": "'gpu'",
+    f"{TRAIN} --lr nan": "lr is nan",
+    f"{TRAIN} --lr -1": "lr is -1.0; it must be a positive number",
+    f"{TRAIN} --steps 0": "Invalid value for '--steps'",
+    f"{TRAIN} --batch-size -4": "Invalid value for '--batch-size'",
+    f"{TRAIN} --out words.txt": "cannot write",
+    f"{TRAIN} --out words.txt/run": "cannot write",
+    f"{TRAIN} --nonsense": "No such option",
+}
+
+
+@pytest.mark.parametrize("words", BAD)
+def test_bad_input_is_one_sentence_and_leaves_nothing(dlcv, weights, tmp_path, words):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "words.txt").write_text("not what anybody expects here, but long enough to be read as something")
+    (tmp_path / "short.safetensors").write_bytes((tmp_path / "tiny.safetensors").read_bytes()[:5000])
+    write_npz(tmp_path / "digits.npz")
+    write_npz(tmp_path / "labels.npz", label=25)
+    save_model(small_context_unet(), tmp_path / "other.safetensors")
+    save_model(small_unet(num_classes=10, timesteps=20), tmp_path / "ten.safetensors")
+    torch.save(small_context_unet().state_dict(), tmp_path / "report.pt")
+    torch.save(small_unet().state_dict(), tmp_path / "unet.pt")
+    torch.save({"numbers": [1, 2, 3]}, tmp_path / "numbers.pt")
+    before, there = contents(tmp_path), names(tmp_path)
+
+    code, out, err = dlcv(words.replace("WEIGHTS", weights))
+    assert code == 2 and out == ""
+    assert re.search(BAD[words], err), err
+    assert "Traceback" not in err
+    if err.startswith("dlcv: "):
+        assert err.count("\n") == 1
+    else:
+        assert err.startswith("Usage: dlcv") and err.count("Error: ") == 1  # the parser's own: usage, then a sentence
+    assert contents(tmp_path) == before
+    assert names(tmp_path) == there
+
+
+@pytest.mark.parametrize(
+    "words, room",
+    [
+        ("sample digits new/out WEIGHTS --count 1 --steps 2", 500),
+        ("convert report.pt new/report.safetensors", 20_000),
+    ],
+)
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(dlcv, weights, tmp_path, words, room):
+    torch.save(small_context_unet().state_dict(), tmp_path / "report.pt")
+    before = contents(tmp_path)
+    with full_disk(room):
+        code, out, err = dlcv(words.replace("WEIGHTS", weights))
+    assert (code, out) == (2, "")
+    assert re.fullmatch(r"dlcv: cannot write '.*': File too large; choose a folder .* with free space\n", err)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_behind_the_standard_output_is_one_sentence(tmp_path):
+    with open("/dev/full", "w") as full:
+        words = [sys.executable, "-m", "dlcv_diffusion", "info"]
+        run = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    assert run.returncode == 2
+    assert run.stderr == "dlcv: cannot write to the standard output: No space left on device; lead it elsewhere\n"
+
+
+def test_an_error_that_is_not_the_standard_output_s_is_not_called_so(dlcv, monkeypatch):
+    monkeypatch.setattr(
+        "dlcv_diffusion.info.describe_installation", lambda: (_ for _ in ()).throw(ConnectionError("no route to host"))
+    )
+    with pytest.raises(ConnectionError, match="no route"):
+        dlcv("info")
+
+
+def test_only_the_first_process_of_a_machine_speaks(dlcv, monkeypatch):
+    waited = []
+    monkeypatch.setattr("time.sleep", waited.append)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert dlcv("train digits --data none") == (2, "", "")
+    assert waited == [10]  # so that the launcher does not stop the one that speaks
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert dlcv("train digits --data none")[2].startswith("dlcv: no such folder or file: 'none'")

@@ -1,0 +1,141 @@
+"""Training faces: a folder or zip becomes weights that say what they are; a stopped run goes on to the same weights."""
+
+import csv
+from dataclasses import replace
+
+import pytest
+import torch
+from small_faces import write_pictures, zipped
+from small_runs import names, one_thread  # noqa: F401 – for every test here
+
+from dlcv_diffusion import NoiseSchedule, UserError
+from dlcv_diffusion.faces.data import load_faces
+from dlcv_diffusion.faces.recipes import faces_recipe
+from dlcv_diffusion.faces.sampling import FaceSampling, face_denoiser, sample_faces
+from dlcv_diffusion.faces.training import train_faces
+from dlcv_diffusion.images.arrays import ImageArrays
+from dlcv_diffusion.models import load_model
+from dlcv_diffusion.training.loop import TrainConfig, learning_rate, noised_batch
+
+SIZE = 8
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    return write_pictures(tmp_path_factory.mktemp("faces"))
+
+
+def run(pictures, out, *, steps=4, until=None, **options):
+    """A run of four steps; `until`: it is killed after so many."""
+    options = {"size": SIZE, "batch_size": 4, "device": "cpu", "preview_every": 100, **options}
+    states = []
+    for state in train_faces(pictures, "tiny", out, steps=steps, checkpoint_every=2, **options):
+        states.append(state)
+        if state.step == until:
+            break
+    return states
+
+
+def weights(out):
+    return load_model(out / "model.safetensors").state_dict()
+
+
+def losses(out):
+    with open(out / "metrics.csv", newline="") as file:
+        return [row["loss"] for row in csv.DictReader(file)]
+
+
+def test_a_run_gives_weights_that_draw(pictures, tmp_path):
+    states = run(zipped(pictures, tmp_path / "faces.zip"), tmp_path / "run", channels=3)
+    assert [state.step for state in states] == [1, 2, 3, 4]
+    files = ["checkpoint.safetensors", "metrics.csv", "model.safetensors", "samples", "samples/step_000004.png"]
+    assert names(tmp_path / "run") == files
+    facts = load_model(tmp_path / "run" / "model.safetensors").metadata
+    expected = {"name": "faces-tiny", "data": "faces.zip", "images": 11, "image_size": [3, SIZE, SIZE]}
+    assert facts | expected | {"prediction": "v"} == facts
+    denoise = face_denoiser(tmp_path / "run" / "model.safetensors", device="cpu")
+    assert (denoise.prediction, denoise.image_size, denoise.name) == ("v", (3, SIZE, SIZE), "faces-tiny")
+    faces = sample_faces(denoise, torch.randn(2, 3, SIZE, SIZE), FaceSampling(steps=2))
+    assert faces.shape == (2, 3, SIZE, SIZE)
+
+
+def test_a_stopped_run_goes_on_to_the_same_weights(pictures, tmp_path):
+    run(pictures, tmp_path / "whole")
+    run(pictures, tmp_path / "stopped", until=3)
+    again = run(pictures, tmp_path / "stopped", resume=True)
+    assert [state.step for state in again] == [3, 4]
+    whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "stopped")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert losses(tmp_path / "whole") == losses(tmp_path / "stopped")
+
+
+@pytest.mark.parametrize("prediction", ["eps", "v", "x0"])
+def test_the_first_loss_is_that_of_the_target(pictures, tmp_path, prediction):
+    """A new network gives zeros, so that its loss is the mean square of what it should have given."""
+    state = run(pictures, tmp_path / "run", until=1, prediction=prediction)[0]
+    schedule = NoiseSchedule.linear(1000)
+    config = replace(faces_recipe("tiny").train, batch_size=4, steps=4, prediction=prediction)
+    x0, _, t, eps = noised_batch(0, load_faces(pictures, size=SIZE), schedule, 0, config)
+    abar = schedule.alphas_bar[t].reshape(-1, 1, 1, 1)
+    target = {"eps": eps, "x0": x0, "v": abar.sqrt() * eps - (1 - abar).sqrt() * x0}[prediction]
+    assert state.loss == pytest.approx(target.square().mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_images_in_memory_may_have_any_number_of_channels_and_any_size(tmp_path, channels):
+    data = ImageArrays(
+        torch.randint(0, 256, (6, channels, 9, 13), dtype=torch.uint8), torch.zeros(6, dtype=torch.int64)
+    )
+    run(data, tmp_path / "run", steps=2, preview_every=2)
+    denoise = face_denoiser(tmp_path / "run" / "model.safetensors", device="cpu")
+    assert denoise.image_size == (channels, 9, 13)
+    assert (tmp_path / "run" / "samples" / "step_000002.png").exists()
+    assert sample_faces(denoise, torch.randn(1, channels, 9, 13), FaceSampling(steps=2)).shape == (1, channels, 9, 13)
+
+
+def test_flips_are_half_of_the_faces_and_no_noise_is_mirrored(pictures):
+    data, schedule = load_faces(pictures, size=SIZE), NoiseSchedule.linear(1000)
+    kinds = {}
+    for flip in (True, False):
+        config = TrainConfig(steps=20, batch_size=11, flip=flip)
+        kinds[flip] = [noised_batch(step, data, schedule, 0, config) for step in range(20)]
+    mirrored = 0
+    for (x0, _, t, eps), (plain, _, t_plain, eps_plain) in zip(kinds[True], kinds[False], strict=True):
+        assert torch.equal(t, t_plain) and torch.equal(eps, eps_plain)
+        for a, b in zip(x0, plain, strict=True):
+            assert torch.equal(a, b) or torch.equal(a, b.flip(-1))
+            mirrored += not torch.equal(a, b)
+    assert 80 < mirrored < 140  # of 220
+
+
+def test_the_learning_rate_stays_until_its_cosine_begins():
+    config = faces_recipe("small").train
+    rates = [learning_rate(step, config) / config.lr for step in range(config.steps)]
+    begins = round(config.steps * (1 - config.decay))
+    assert rates[config.warmup : begins + 1] == [1.0] * (begins + 1 - config.warmup)
+    assert all(later < earlier for earlier, later in zip(rates[begins:], rates[begins + 1 :], strict=False))
+    assert rates[-1] < 1e-6
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ({"prediction": "score"}, "unknown prediction 'score'"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"channels": 2}, "1 .grey. or 3 .RGB. channels, not 2"),
+    ],
+)
+def test_settings_that_do_not_fit_leave_nothing(pictures, tmp_path, options, said):
+    with pytest.raises(UserError, match=said):
+        run(pictures, tmp_path / "run", **options)
+    assert names(tmp_path) == []
+
+
+def test_another_preset_and_another_run_are_refused(pictures, tmp_path):
+    with pytest.raises(UserError, match="unknown preset 'report'; choose one of: small, tiny"):
+        train_faces(pictures, "report", tmp_path / "run")
+    run(pictures, tmp_path / "run", until=2)
+    with pytest.raises(UserError, match="holds a training run already; add --resume"):
+        run(pictures, tmp_path / "run")
+    with pytest.raises(UserError, match="prediction: v then, eps now"):
+        run(pictures, tmp_path / "run", resume=True, prediction="eps")

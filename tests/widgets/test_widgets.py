@@ -1,0 +1,482 @@
+"""Explorers: one output that is a live slider and a still picture, pictures kept within bounds, errors shown.
+
+How a move of the slider is drawn beside the kernel's other work is tested in an event loop, as a notebook has one.
+"""
+
+import asyncio
+import sys
+import threading
+import time
+from types import SimpleNamespace
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+from nbconvert import HTMLExporter
+
+from dlcv_diffusion import NoiseSchedule, UserError, ddim, last, seeded_noise
+from dlcv_diffusion.denoiser import EpsDenoiser
+from dlcv_diffusion.figures import tile
+from dlcv_diffusion.interpolation import lerp, slerp
+from dlcv_diffusion.widgets import (
+    Control,
+    Explorer,
+    Refining,
+    alpha_explorer,
+    eta_explorer,
+    guidance_explorer,
+    step_explorer,
+)
+from dlcv_diffusion.widgets import explorer as explorer_module
+
+LIVE = "application/vnd.jupyter.widget-view+json"
+
+
+class Grey:
+    """A picture of one grey, and a count of how often it was asked for."""
+
+    def __init__(self, images=1):
+        self.asked, self.images = [], images
+
+    def __call__(self, value):
+        self.asked.append(value)
+        return np.full((self.images, 3, 8, 8), int(value * 10), np.uint8)
+
+
+def slider(explorer):
+    first = explorer.widget.children[0]
+    return first.children[0] if hasattr(first, "children") else first
+
+
+def image(explorer):
+    return explorer.widget.children[-2]
+
+
+def words(explorer):
+    return explorer.widget.children[-1].value
+
+
+def test_the_output_holds_the_widget_and_the_still_picture():
+    data, metadata = guidance_explorer(Grey(), facts={"steps": 20})._repr_mimebundle_()
+    assert data[LIVE]["model_id"]
+    assert data["image/png"][:4] == b"\x89PNG"
+    assert metadata["image/png"]["width"] > 0
+    assert data["text/plain"] == "<figure: steps = 20>"
+
+
+def test_without_ipywidgets_the_still_picture_is_all(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    explorer = step_explorer(Grey(), range(10))
+    assert explorer.widget is None
+    data, _ = explorer._repr_mimebundle_()
+    assert set(data) == {"image/png", "text/plain"}
+
+
+def test_html_made_without_a_kernel_shows_the_still_picture():
+    import base64
+
+    data, _ = step_explorer(Grey(), range(10))._repr_mimebundle_()
+    data["image/png"] = base64.b64encode(data["image/png"]).decode()
+    output = nbformat.v4.new_output("display_data", data)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("explorer", outputs=[output])])
+    page, _ = HTMLExporter().from_notebook_node(notebook)
+    assert data["image/png"] in page
+
+
+def test_moving_the_slider_changes_the_picture_and_not_its_size():
+    explorer = step_explorer(Grey(), range(10), describe=lambda t: f"SNR < {t}")
+    first, size = image(explorer).value, (image(explorer).layout.width, image(explorer).layout.height)
+    slider(explorer).value = 7
+    assert image(explorer).value == explorer.png(7) != first
+    assert (image(explorer).layout.width, image(explorer).layout.height) == size
+    assert words(explorer) == "SNR &lt; 7"
+
+
+def test_a_picture_is_drawn_once_and_only_so_many_are_kept():
+    grey = Grey()
+    explorer = guidance_explorer(grey, [0, 1, 2, 3], start=0, still=[0], cache=2)
+    explorer.widget  # noqa: B018 - built when it is first asked for
+    for w in (1, 0, 1, 0):
+        slider(explorer).value = w
+    assert grey.asked == [0, 1]
+    for w in (2, 3, 0):
+        slider(explorer).value = w
+    assert grey.asked == [0, 1, 2, 3, 0]
+    assert len(explorer.kept) == 2
+
+
+def test_an_error_is_shown_and_the_slider_goes_on_working():
+    def draw(w):
+        if w == 3:
+            raise MemoryError("too <many> images")
+        return Grey()(w)
+
+    explorer = guidance_explorer(draw, [0, 2, 3, 4], still=[0, 2])
+    before = image(explorer).value
+    slider(explorer).value = 3.0
+    assert words(explorer) == "w = 3: MemoryError: too &lt;many&gt; images" and image(explorer).value == before
+    slider(explorer).value = 4.0
+    assert words(explorer) == "" and image(explorer).value == explorer.png(4.0)
+
+
+def test_sliders_say_what_they_are_and_slow_ones_wait_until_they_are_let_go():
+    steps, guidance = step_explorer(Grey(), range(10)), guidance_explorer(Grey())
+    assert slider(steps).description == "timestep t" and slider(steps).continuous_update
+    assert slider(guidance).description == "guidance w" and not slider(guidance).continuous_update
+    assert slider(guidance).value == 2.0 and [label for label, _ in slider(guidance).options][:3] == ["0", "0.5", "1"]
+
+
+def test_a_player_runs_through_the_steps():
+    player = step_explorer(Grey(), range(0, 100, 10)).widget.children[0].children[1]
+    assert (player.min, player.max, player.value) == (0, 9, 0)
+
+
+def test_a_samplers_steps_are_shown_as_x_above_x0():
+    def step(t):
+        x = torch.full((3, 3, 8, 8), t / 10)
+        return SimpleNamespace(t=t, x=x, x0=-x)
+
+    explorer = step_explorer((step(t) for t in (9, 5, 0)), images=[0, 2])
+    assert [value for _, value in slider(explorer).options] == [9, 5, 0]
+    picture = explorer.picture(9)
+    assert picture.shape == (17, 17, 3)  # two rows and columns of 8, a gap of 1
+    assert (picture[:8, :8] == 242).all() and (picture[9:, 9:] == 13).all()
+
+
+def test_pictures_can_be_a_list():
+    explorer = step_explorer([Grey()(t) for t in (1, 2)], [1, 2])
+    assert explorer.picture(2)[0, 0, 0] == 20
+    for pictures, timesteps in (([Grey()(1)], [1, 2]), ([Grey()(1)], None), (Grey(), None)):
+        with pytest.raises(UserError, match="timesteps"):
+            step_explorer(pictures, timesteps)
+
+
+def test_the_still_picture_shows_its_positions_side_by_side_or_stacked():
+    few = step_explorer(Grey(), range(10), still=[0, 4, 9], title="Noise")
+    assert [text.get_text() for text in few.still.texts] == ["Noise", "t = 0", "t = 4", "t = 9"]
+    wide = guidance_explorer(Grey(images=10))
+    assert [text.get_text() for text in wide.still.texts] == ["w = 0", "w = 2", "w = 4", "w = 6"]
+    assert wide.still.width > 2 * wide.still.height * 0.8
+
+
+def test_several_controls():
+    controls = {"eta": Control([0.0, 1.0], "η"), "seed": Control([1, 2], "seed", label=str)}
+    explorer = Explorer(lambda eta, seed: Grey()(eta + seed), controls, [(0.0, 1), (1.0, 2)])
+    assert [text.get_text() for text in explorer.still.texts] == ["eta = 0, seed = 1", "eta = 1, seed = 2"]
+    explorer.widget.children[1].value = 2
+    assert image(explorer).value == explorer.png(0.0, 2)
+
+
+@pytest.mark.parametrize("control", [Control([], "empty"), Control([1, 2], "start", start=3)])
+def test_a_slider_that_cannot_stand_anywhere_is_refused(control):
+    with pytest.raises(UserError, match="the slider 'a'"):
+        Explorer(Grey(), {"a": control}, [])
+
+
+# --- drawing while the kernel goes on -----------------------------------------------------------------------
+
+
+class Sampler:
+    """A sampler of grey pictures for each value, that notes every step it takes and on which thread."""
+
+    def __init__(self, steps=20, seconds=0.0):
+        self.steps, self.seconds, self.taken, self.threads = steps, seconds, [], set()
+
+    def __call__(self, w):
+        return Refining(self._run(w), self.steps)
+
+    def _run(self, w):
+        for number in range(1, self.steps + 1):
+            time.sleep(self.seconds)
+            self.taken.append((w, number))
+            self.threads.add(threading.get_ident())
+            yield SimpleNamespace(x0=grey_of(w, number), x=grey_of(w, 100))
+
+    def values(self):
+        return [w for w in dict.fromkeys(w for w, _ in self.taken)]
+
+
+def grey_of(w, number):
+    return np.full((1, 3, 8, 8), int(w * 10 + number), np.uint8)
+
+
+def in_a_loop(scenario):
+    """Run a scenario as a cell is run: in an event loop, to which moves of the slider are left."""
+
+    async def limited():
+        await asyncio.wait_for(scenario(), 60)
+
+    asyncio.run(limited())
+
+
+async def until(condition):
+    while not condition():
+        await asyncio.sleep(0.001)
+
+
+def finished(explorer, w):
+    return (w,) in explorer.kept and image(explorer).value == explorer.png(w)
+
+
+@pytest.fixture
+def every_draft(monkeypatch):
+    monkeypatch.setattr(explorer_module, "BETWEEN_DRAFTS", -1)
+
+
+def watched(widget, trait="value"):
+    seen = []
+    widget.observe(lambda change: seen.append(change.new), names=trait)
+    return seen
+
+
+def test_moving_on_gives_up_the_work_under_way():
+    async def scenario():
+        sampler = Sampler()
+        explorer = guidance_explorer(sampler, [0, 1, 2], start=0, still=[0])
+        explorer.widget  # noqa: B018 - built when it is first asked for
+        slider(explorer).value = 1
+        await until(lambda: (1, 3) in sampler.taken)
+        slider(explorer).value = 2
+        await until(lambda: finished(explorer, 2))
+        given_up = [number for w, number in sampler.taken if w == 1]
+        assert given_up[-1] < 20 and sampler.taken[-1] == (2, 20)
+        assert (1,) not in explorer.kept  # a draft is never taken for the picture
+        assert not [w for w, _ in sampler.taken[sampler.taken.index((2, 1)) :] if w != 2]
+
+    in_a_loop(scenario)
+
+
+def test_of_many_moves_only_the_latest_is_drawn():
+    async def scenario():
+        sampler = Sampler()
+        explorer = guidance_explorer(sampler, range(10), start=0, still=[0])
+        explorer.widget  # noqa: B018
+        for w in range(1, 10):
+            slider(explorer).value = w
+        await until(lambda: finished(explorer, 9))
+        assert sampler.values() == [0, 9]
+
+    in_a_loop(scenario)
+
+
+def test_a_move_that_comes_on_another_thread_is_drawn_on_that_of_the_cells_once_they_are_done():
+    async def scenario():
+        sampler = Sampler()
+        explorer = guidance_explorer(sampler, [0, 1, 2], start=0, still=[0])
+        explorer.widget  # noqa: B018
+
+        def moves():
+            slider(explorer).value = 1
+            slider(explorer).value = 2
+
+        subshell = threading.Thread(target=moves)
+        subshell.start()
+        subshell.join()  # the loop does not run meanwhile, as in a long cell
+        assert sampler.values() == [0]
+        await until(lambda: finished(explorer, 2))
+        assert sampler.values() == [0, 2] and sampler.threads == {threading.get_ident()}
+
+    in_a_loop(scenario)
+
+
+def test_other_work_of_the_loop_goes_on_between_two_steps():
+    async def scenario():
+        sampler, ticks = Sampler(steps=5, seconds=0.002), []
+
+        async def clock():
+            while True:
+                ticks.append(len(sampler.taken))
+                await asyncio.sleep(0)
+
+        explorer = guidance_explorer(sampler, [0, 1], start=0, still=[0])
+        explorer.widget  # noqa: B018
+        clock_task = asyncio.create_task(clock())
+        slider(explorer).value = 1
+        await until(lambda: finished(explorer, 1))
+        clock_task.cancel()
+        assert set(range(6, 10)) <= set(ticks)  # it ticked after every step
+
+    in_a_loop(scenario)
+
+
+def test_drafts_come_step_by_step_and_keep_the_size(every_draft):
+    explorer = guidance_explorer(
+        Sampler(steps=4), [0, 1], start=0, still=[0], describe=lambda w: f"w < {w + 1:g}", columns=1
+    )
+    explorer.widget  # noqa: B018
+    pictures, lines = watched(image(explorer)), watched(explorer.widget.children[-1])
+    sizes = watched(image(explorer).layout, ["width", "height"])
+    slider(explorer).value = 1
+    drafts = [explorer._png(explorer._tiled(grey_of(1, number))) for number in (1, 2, 3)]
+    assert pictures == [*drafts, explorer._png(explorer._tiled(grey_of(1, 100)))]
+    assert lines == [*(f"w &lt; 2<i> · step {number} of 4</i>" for number in (1, 2, 3)), "w &lt; 2"]
+    assert not sizes
+
+
+def test_drafts_are_no_more_than_the_eye_can_follow(monkeypatch):
+    explorer = guidance_explorer(Sampler(), [0, 1], start=0, still=[0])
+    explorer.widget  # noqa: B018
+    pictures = watched(image(explorer))
+    monkeypatch.setattr(explorer_module, "BETWEEN_DRAFTS", 3600)
+    slider(explorer).value = 1
+    assert len(pictures) == 2  # the first draft, and the picture
+
+
+def test_a_picture_that_was_seen_is_there_without_drafts(every_draft):
+    sampler = Sampler()
+    explorer = guidance_explorer(sampler, [0, 1], start=0, still=[0])
+    explorer.widget  # noqa: B018
+    slider(explorer).value = 1
+    taken, pictures = len(sampler.taken), watched(image(explorer))
+    slider(explorer).value = 0
+    slider(explorer).value = 1
+    assert pictures == [explorer.png(0), explorer.png(1)] and len(sampler.taken) == taken
+
+
+def test_pictures_that_get_better_need_no_number_of_steps(every_draft):
+    explorer = guidance_explorer(lambda w: (grey_of(w, n) for n in (1, 2)), [0, 1], start=0, still=[0])
+    explorer.widget  # noqa: B018
+    lines = watched(explorer.widget.children[-1])
+    slider(explorer).value = 1
+    assert lines == ["<i>step 1 of …</i>", "<i>step 2 of …</i>", ""]
+    assert explorer.picture(1)[0, 0, 0] == 12
+
+
+def test_an_error_half_way_is_shown_and_the_slider_goes_on_working():
+    def draw(w):
+        yield grey_of(w, 1)
+        if w == 1:
+            raise ValueError("the network burst")
+        yield grey_of(w, 2)
+
+    async def scenario():
+        explorer = guidance_explorer(draw, [0, 1, 2], start=0, still=[0])
+        explorer.widget  # noqa: B018
+        slider(explorer).value = 1
+        await until(lambda: words(explorer) == "w = 1: ValueError: the network burst")
+        assert (1,) not in explorer.kept
+        slider(explorer).value = 2
+        await until(lambda: finished(explorer, 2))
+        assert words(explorer) == ""
+
+    in_a_loop(scenario)
+
+
+def test_a_sampler_that_has_been_run_already_is_told():
+    once = Sampler()(1)
+    explorer = guidance_explorer(lambda w: once, [0, 1], start=0, still=[0])
+    explorer.widget  # noqa: B018
+    slider(explorer).value = 1
+    assert "UserError: no picture came; a sampler can be run only once" in words(explorer)
+
+
+def test_after_its_loop_has_ended_the_slider_draws_at_once():
+    async def build():
+        explorer = guidance_explorer(Grey(), [0, 1], start=0, still=[0])
+        explorer.widget  # noqa: B018
+        return explorer
+
+    explorer = asyncio.run(build())
+    slider(explorer).value = 1
+    assert image(explorer).value == explorer.png(1)
+
+
+# --- DDIM ---------------------------------------------------------------------------------------------------
+
+
+class Small(torch.nn.Module):
+    """A network in name: its ε is x pulled about, and differs from timestep to timestep."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor(0.9))
+
+    def forward(self, x, t):
+        return self.weight * x.roll(1, -1) + 0.1 * t.reshape(-1, 1, 1, 1) / 100
+
+
+@pytest.fixture
+def denoiser():
+    return EpsDenoiser(Small(), NoiseSchedule.linear(100), image_size=(1, 8, 8), name="small")
+
+
+def children(explorer):
+    return explorer.widget.children[:-2]
+
+
+def test_the_eta_explorer_shows_what_ddim_gives(denoiser):
+    explorer = eta_explorer(denoiser, steps=(5, 10), seeds=(3, 4), start=(0.25, 10, 3), zoom=1)
+    assert [control.description for control in children(explorer)] == ["noise added, η", "steps", "seed of the noise"]
+    assert [control.value for control in children(explorer)] == [0.25, 10, 3]
+    assert all(control.continuous_update for control in children(explorer))
+    x_T = seeded_noise((1, 1, 8, 8), [4])
+    expected = last(ddim(denoiser, x_T, denoiser.schedule, steps=5, eta=0.5, seeds=[4])).x
+    assert (explorer.picture(0.5, 5, 4) == tile(expected)).all()
+    assert "fresh noise" in words(explorer)
+    children(explorer)[0].value = 0.0
+    assert "function of x_T" in words(explorer)
+
+
+def test_the_eta_explorers_still_picture_goes_through_eta(denoiser):
+    still = eta_explorer(denoiser, start=(0.0, 5, 7), facts={"data": "none"}).still
+    assert [text.get_text() for text in still.texts][:5] == [f"η = {eta}" for eta in ("0", "0.25", "0.5", "0.75", "1")]
+    assert still.facts == {"sampler": "ddim", "steps": 5, "seed": 7, "weights": "small", "data": "none"}
+
+
+def test_the_eta_explorer_refuses_what_ddim_cannot_draw_and_needs_no_still_positions(denoiser):
+    with pytest.raises(UserError, match="eta is 2"):
+        eta_explorer(denoiser, etas=(0, 2.0))
+    with pytest.raises(UserError, match="2000"):
+        eta_explorer(denoiser, steps=(2, 2000), start=(0.0, 2, 0))
+    explorer = eta_explorer(denoiser, start=(0.25, 5, 3), still=[])
+    assert explorer.still.to_png()[:4] == b"\x89PNG" and list(explorer.kept) == [(0.25, 5, 3)]
+
+
+def test_the_alpha_explorer_goes_along_the_sphere_or_the_line(denoiser):
+    explorer = alpha_explorer(denoiser, steps=5, seeds=range(4), start=(0.5, "both", 2, 3), zoom=1)
+    names = ["α", "along", "seed at α = 0", "seed at α = 1"]
+    assert [control.description for control in children(explorer)] == names
+    a, b = (seeded_noise((1, 1, 8, 8), [seed]) for seed in (2, 3))
+    for way, between in (("slerp", slerp), ("lerp", lerp)):
+        expected = last(ddim(denoiser, between(a, b, 0.3), denoiser.schedule, steps=5)).x
+        assert (explorer.picture(0.3, way, 2, 3) == tile(expected)).all()
+    both = explorer.picture(0.3, "both", 2, 3)
+    assert both.shape == (8, 17, 3)
+    assert abs(both[:, :8].astype(int) - explorer.picture(0.3, "slerp", 2, 3)).max() <= 1
+    assert abs(both[:, 9:].astype(int) - explorer.picture(0.3, "lerp", 2, 3)).max() <= 1
+    lengths = [f"{(x.norm() / 8).item():.2f}" for x in (slerp(a, b, 0.5), lerp(a, b, 0.5))]
+    assert words(explorer) == f"length of the noise: slerp (left) {lengths[0]} √D, lerp (right) {lengths[1]} √D"
+    children(explorer)[1].value = "lerp"
+    assert words(explorer) == f"length of the noise: lerp {lengths[1]} √D"
+
+
+def test_the_alpha_explorers_still_picture_is_a_table(denoiser):
+    still = alpha_explorer(denoiser, steps=2, still=(0, 0.5, 1)).still
+    labels = ["slerp", "lerp", "α = 0", "α = 0.5", "α = 1"]
+    assert sorted(text.get_text() for text in still.texts) == sorted(labels)
+
+
+def test_alpha_goes_beyond_both_ends_in_the_same_strides(denoiser):
+    alphas = alpha_explorer(denoiser, steps=2, alphas=(0, 0.25, 0.5, 0.75, 1), beyond=0.5, still=[0]).controls["alpha"]
+    assert alphas.values == [-0.5, -0.25, 0, 0.25, 0.5, 0.75, 1, 1.25, 1.5]
+
+
+@pytest.mark.parametrize("explorer", [eta_explorer, alpha_explorer])
+def test_a_denoiser_may_be_any_function_whose_schedule_and_size_are_given(explorer, denoiser):
+    def plain(x, t):
+        return denoiser(x, t)
+
+    with pytest.raises(UserError, match="give schedule="):
+        explorer(plain)
+    with pytest.raises(UserError, match="give image_size="):
+        explorer(plain, schedule=denoiser.schedule)
+    given = explorer(plain, schedule=denoiser.schedule, image_size=(1, 8, 8))
+    assert "weights" not in given.still.facts
+
+
+def test_words_for_ddim_are_passed_on(denoiser):
+    plain, clipped = (
+        eta_explorer(denoiser, steps=(5,), start=(0.0, 5, 0), sampling=words) for words in (None, {"clip_x0": 0.1})
+    )
+    assert (plain.picture(0.0, 5, 0) != clipped.picture(0.0, 5, 0)).any() and clipped.still.facts["clip_x0"] == 0.1
