@@ -18,6 +18,8 @@ def declared(cls: type[T]) -> type[T]:
     `dataclasses.replace`, `asdict` and `fields` work on it. Numbers must be finite; unknown names are refused. A
     `ValueError` from a pydantic validator of the class becomes the sentence as it stands.
 
+    >>> from typing import Annotated
+    >>> from pydantic import Field
     >>> @declared
     ... class Steps:
     ...     count: Annotated[int, Field(ge=1)] = 20
@@ -39,11 +41,11 @@ def declared(cls: type[T]) -> type[T]:
 
 
 def validated(kind: type[T], value: Any, source: str) -> T:
-    """`value`, plain JSON, as a `kind`: any type that pydantic knows. `UserError`, which names `source`, where it is not.
+    """`value`, plain JSON, as a `kind`, any type that pydantic knows; else a `UserError` that names `source`.
 
-    >>> validated(dict[str, int], {"a": "one"}, "labels.json")
+    >>> validated(dict[str, int], {"a": [1]}, "labels.json")
     Traceback (most recent call last):
-    dlcv_diffusion.errors.UserError: labels.json: a is 'one'; it should be a valid integer, unable to parse string as an integer
+    dlcv_diffusion.errors.UserError: labels.json: a is [1]; it should be a valid integer
     """
     try:
         return TypeAdapter(kind).validate_python(value)

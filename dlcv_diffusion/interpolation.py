@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .errors import UserError
+from .errors import UserError, check
 
 PARALLEL = 1e-7  # radians below which slerp is lerp to double precision (θ²/6)
 OPPOSITE = 1e-6  # radians of π within which no arc is the shortest
@@ -56,11 +56,11 @@ def slerp(a: Tensor, b: Tensor, alpha: Alpha) -> Tensor:
     a64, b64, alphas = _checked(a, b, alpha)
     theta = angle(a64, b64)
     theta = theta.reshape(-1, *[1] * (a.ndim - 1))
-    if (theta > torch.pi - OPPOSITE).any():
-        raise UserError(
-            "slerp: the two vectors point in opposite directions, so that no way around the sphere is the shortest; "
-            "choose another seed for one of them, or use lerp"
-        )
+    check(
+        (theta <= torch.pi - OPPOSITE).all(),
+        "slerp: the two vectors point in opposite directions, so that no way around the sphere is the shortest; "
+        "choose another seed for one of them, or use lerp",
+    )
     parallel = theta < PARALLEL
     sine = torch.where(parallel, 1.0, theta.sin())
     weight_a = torch.where(parallel, 1 - alphas, ((1 - alphas) * theta).sin() / sine)
@@ -79,12 +79,12 @@ def angle(a: Tensor, b: Tensor) -> Tensor:
     True
     """
     _check_batches(a, b)
-    if a.shape[1:] != b.shape[1:]:
-        raise UserError(f"there is no angle between {tuple(a.shape)} and {tuple(b.shape)}; give batches of one shape")
+    alike = a.shape[1:] == b.shape[1:]
+    check(alike, f"there is no angle between {tuple(a.shape)} and {tuple(b.shape)}; give batches of one shape")
     u, v = ((x.cpu() if x.device.type == "mps" else x).double().flatten(1) for x in (a, b))
     largest = [x.abs().amax(dim=1, keepdim=True) for x in (u, v)]  # by which the squares of huge numbers stay finite
-    if any((value == 0).any() for value in largest):
-        raise UserError("one of the vectors is zero and has no direction; give noise that is not all zeros")
+    directed = all((value != 0).all() for value in largest)
+    check(directed, "one of the vectors is zero and has no direction; give noise that is not all zeros")
     u, v = (x / value for x, value in zip((u, v), largest, strict=True))
     u, v = u / u.norm(dim=1, keepdim=True), v / v.norm(dim=1, keepdim=True)
     return 2 * torch.atan2((u - v).norm(dim=1), (u + v).norm(dim=1))
@@ -107,12 +107,11 @@ def corner_grid(
     >>> corner_grid(torch.randn(4, 1, 8, 8), rows=3, columns=5).shape
     torch.Size([3, 5, 1, 8, 8])
     """
-    if len(corners) != 4:
-        raise UserError(
-            f"a grid lies between 4 corners, not {len(corners)}; give top left, top right, bottom left, right"
-        )
-    if rows < 2 or columns < 2:
-        raise UserError(f"a grid of {rows}×{columns} has no four corners; choose at least 2 rows and 2 columns")
+    check(
+        len(corners) == 4 and rows >= 2 and columns >= 2,
+        f"a grid lies between 4 corners (top left, top right, bottom left, bottom right) in at least 2 rows and 2 "
+        f"columns, not {len(corners)} in {rows}×{columns}",
+    )
     top_left, top_right, bottom_left, bottom_right = corners.split(1)
     down, across = torch.linspace(0, 1, rows, dtype=torch.float64), torch.linspace(0, 1, columns, dtype=torch.float64)
     left, right = between(top_left, bottom_left, down), between(top_right, bottom_right, down)
@@ -130,20 +129,21 @@ def _checked(a: Tensor, b: Tensor, alpha: Alpha) -> tuple[Tensor, Tensor, Tensor
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"alpha is {alpha!r}; give a number, or one for each sample") from error
     counts = {len(a), len(b), alphas.numel()} - {1}
-    if a.shape[1:] != b.shape[1:] or alphas.ndim > 1 or len(counts) > 1:
-        raise UserError(
-            f"cannot interpolate between {tuple(a.shape)} and {tuple(b.shape)} with {alphas.numel()} alphas; give two "
-            "batches (B, …) of one shape, and one alpha or B of them"
-        )
-    if not all(values.isfinite().all() for values in (a, b, alphas)):
-        raise UserError("cannot interpolate: there are numbers that are not finite (NaN or infinite) in what was given")
+    check(
+        a.shape[1:] == b.shape[1:] and alphas.ndim <= 1 and len(counts) <= 1,
+        f"cannot interpolate between {tuple(a.shape)} and {tuple(b.shape)} with {alphas.numel()} alphas; give two "
+        "batches (B, …) of one shape, and one alpha or B of them",
+    )
+    finite = all(values.isfinite().all() for values in (a, b, alphas))
+    check(finite, "cannot interpolate: there are numbers that are not finite (NaN or infinite) in what was given")
     return a.to(place).double(), b.to(place).double(), alphas.reshape(-1, *[1] * (a.ndim - 1))
 
 
 def _check_batches(*batches: Tensor) -> None:
     for x in batches:
-        if not isinstance(x, Tensor) or not x.is_floating_point():
-            kind = str(x.dtype).removeprefix("torch.") if isinstance(x, Tensor) else type(x).__name__
-            raise UserError(f"vectors to go between are tensors of floating-point numbers, not {kind}; convert them")
-        if x.ndim < 2:
-            raise UserError(f"vectors come in batches (B, …), not {tuple(x.shape)}; x[None] makes a batch of one")
+        check(
+            isinstance(x, Tensor) and x.is_floating_point() and x.ndim >= 2,
+            "vectors to go between come in batches (B, …) of floating-point numbers, not "
+            f"{f'{x.dtype} {tuple(x.shape)}' if isinstance(x, Tensor) else type(x).__name__}; x[None] makes a batch "
+            "of one",
+        )

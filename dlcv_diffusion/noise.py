@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import UserError
+from .errors import check
 
 
 def seeded_noise(shape: Sequence[int], seeds: Iterable[int], device: str | torch.device = "cpu") -> Tensor:
@@ -54,8 +54,8 @@ class NoiseStream:
         self.generators = [torch.Generator().manual_seed(int(state[0])) for state in hashes]
 
     def __call__(self, x: Tensor) -> Tensor:
-        if len(x) != len(self.generators):
-            raise UserError(f"{len(self.generators)} seeds for {len(x)} images; give one seed for each image")
+        count = len(self.generators)
+        check(len(x) == count, f"{count} seeds for {len(x)} images; give one seed for each image")
         return _draw(self.generators, x.shape[1:], x.device).to(x.dtype)
 
 
@@ -70,9 +70,7 @@ def _draw(generators: Sequence[torch.Generator], shape: Sequence[int], device: t
 
 def _checked(seeds: Iterable[int], count: int | None = None) -> list[int]:
     seeds = [int(seed) for seed in seeds]
-    if count is not None and len(seeds) != count:
-        raise UserError(f"{len(seeds)} seeds for {count} images; give one seed for each image")
+    check(count in (None, len(seeds)), f"{len(seeds)} seeds for {count} images; give one seed for each image")
     for seed in seeds:
-        if not 0 <= seed < 2**32:
-            raise UserError(f"seed {seed} is out of range; a seed is an integer from 0 to 2**32 - 1")
+        check(0 <= seed < 2**32, f"seed {seed} is out of range; a seed is an integer from 0 to 2**32 - 1")
     return seeds

@@ -183,16 +183,18 @@ class NoiseSchedule:
         Raises `UserError` for a t outside [0, T) (on a GPU, where looking would cost a wait, torch raises), and for a
         count of timesteps that is neither one nor that of x.
         """
-        t = torch.as_tensor(t, device=x.device).reshape(-1)
-        whole = not (t.is_floating_point() or t.is_complex() or t.dtype == torch.bool)
-        check(whole and len(t) in (1, len(x)), f"{len(x)} images need one timestep, an int, or {len(x)} of them")
-        inside = t.device.type != "cpu" or t.numel() == 0 or (t.min() >= 0 and t.max() < self.T)
-        check(inside, f"timestep {t.tolist()} is not on this schedule; timesteps run from 0 to {self.T - 1}")
         key = (x.device, torch.promote_types(x.dtype, torch.float32))
         if key not in self._tables:
             table = torch.stack([self.alphas_bar.sqrt(), (1 - self.alphas_bar).sqrt()])
             self._tables[key] = table.to(key[1]).to(key[0])  # the dtype first: MPS has no float64
-        signal, noise = self._tables[key].index_select(1, t).reshape(2, -1, *[1] * (x.ndim - 1))
+        if not isinstance(t, Tensor):
+            t = torch.tensor([t], device=x.device)
+        whole = not (t.is_floating_point() or t.is_complex() or t.dtype == torch.bool)
+        check(whole and t.numel() in (1, len(x)), f"{len(x)} images need one whole timestep, or {len(x)} of them")
+        if t.device.type == "cpu" and not (t.min() >= 0 and t.max() < self.T):
+            raise UserError(f"timestep {t.tolist()} is not on this schedule; timesteps run from 0 to {self.T - 1}")
+        # index_select refuses a negative index, where indexing would wrap around to T − 1
+        signal, noise = self._tables[key].index_select(1, t.reshape(-1)).reshape(2, -1, *[1] * (x.ndim - 1))
         return signal, noise
 
     # --- which timesteps a sampler visits -------------------------------------------------------------------
@@ -231,10 +233,10 @@ class NoiseSchedule:
     def check_timesteps(self, timesteps: Sequence[int]) -> list[int]:
         """The same timesteps as ints. Raises `UserError` unless they descend strictly within [0, T)."""
         timesteps = [int(t) for t in timesteps]
-        if not timesteps or any(b >= a for a, b in zip(timesteps, timesteps[1:], strict=False)):
-            raise UserError(f"timesteps must descend, each only once; got {timesteps}")
-        if timesteps[0] >= self.T or timesteps[-1] < 0:
-            raise UserError(f"timesteps {timesteps[0]} … {timesteps[-1]} leave the schedule, 0 to {self.T - 1}")
+        descend = timesteps and all(a > b for a, b in zip(timesteps, timesteps[1:], strict=False))
+        check(descend, f"timesteps must descend, each only once; got {timesteps}")
+        inside = timesteps[0] < self.T and timesteps[-1] >= 0
+        check(inside, f"timesteps {timesteps[0]} … {timesteps[-1]} leave the schedule, 0 to {self.T - 1}")
         return timesteps
 
     def interval(self, sigma_lo: float, sigma_hi: float) -> tuple[int, int]:
@@ -247,9 +249,8 @@ class NoiseSchedule:
         (35, 281)
         """
         inside = ((self.sigmas >= sigma_lo) & (self.sigmas <= sigma_hi)).nonzero().flatten().tolist()
-        if not inside:
-            levels = f"{self.sigmas[0]:.3g} to {self.sigmas[-1]:.3g}"
-            raise UserError(f"no timestep has a noise level in [{sigma_lo:g}, {sigma_hi:g}]; the schedule has {levels}")
+        levels = f"{self.sigmas[0]:.3g} to {self.sigmas[-1]:.3g}"
+        check(inside, f"no timestep has a noise level in [{sigma_lo:g}, {sigma_hi:g}]; the schedule has {levels}")
         return inside[0], inside[-1]
 
 

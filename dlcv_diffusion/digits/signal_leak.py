@@ -9,18 +9,18 @@ out half bright. The cure that needs no other training is to start as training d
 where c is one colour for the whole image, and μ and Σ are measured on the training images of each half.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import UserError
+from ..declared import declared
+from ..errors import check
 from ..schedule import NoiseSchedule
 
 
-@dataclass(frozen=True)
+@declared
 class SignalLeak:
     """Mean colours of training images: for each group of `classes` labels in a row, N(mean, covariance).
 
@@ -33,8 +33,8 @@ class SignalLeak:
     """
 
     classes: int
-    mean: Sequence[Sequence[float]]
-    covariance: Sequence[Sequence[Sequence[float]]]
+    mean: list[list[float]]
+    covariance: list[list[list[float]]]
 
     @classmethod
     def measure(cls, images: Tensor, labels: Tensor, classes: int = 10) -> "SignalLeak":
@@ -45,10 +45,7 @@ class SignalLeak:
         mean, covariance = [], []
         for group in range(int(labels.max()) // classes + 1):
             chosen = images[labels // classes == group]
-            if len(chosen) < 2:
-                raise UserError(
-                    f"no mean colours for the labels {group * classes} and up: there are {len(chosen)} images"
-                )
+            check(len(chosen) >= 2, f"labels {group * classes} and up have {len(chosen)} images; mean colours need two")
             colours = chosen.double().mean((2, 3)) / 127.5 - 1
             mean.append([round(value, 4) for value in colours.mean(0).tolist()])
             covariance.append(
@@ -60,10 +57,10 @@ class SignalLeak:
         """c, (B, C) float32 on the CPU: one colour for each image, which depends on its seed and label alone."""
         rows = []
         for label, seed in zip(torch.as_tensor(list(labels)).tolist(), seeds, strict=True):
-            # whoever has no label takes the colours of a group by lot
+            # an image without a label takes the colours of a group that is chosen at random
             random = np.random.default_rng(np.random.SeedSequence(int(seed), spawn_key=(2,)))
-            z, lot = random.standard_normal(len(self.mean[0])), random.integers(len(self.mean))
-            group = label // self.classes if label < self.classes * len(self.mean) else lot
+            z, any_group = random.standard_normal(len(self.mean[0])), random.integers(len(self.mean))
+            group = label // self.classes if label < self.classes * len(self.mean) else any_group
             factor = np.linalg.cholesky(np.array(self.covariance[group]) + 1e-9 * np.eye(len(z)))
             rows.append(np.array(self.mean[group]) + factor @ z)
         return torch.tensor(np.array(rows), dtype=torch.float32).clamp(-1, 1)

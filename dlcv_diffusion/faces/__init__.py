@@ -2,7 +2,7 @@
 
 from .data import load_faces
 from .noises import read_noises, write_noises
-from .sampling import COURSE, PAPER, PRESETS, FaceSampling, draw, face_denoiser, sample_faces, write_hw2_faces
+from .sampling import COURSE, PAPER, PRESETS, FaceSampling, draw, sample_faces, write_hw2_faces
 
 __all__ = [
     "COURSE",
@@ -10,7 +10,6 @@ __all__ = [
     "PRESETS",
     "FaceSampling",
     "draw",
-    "face_denoiser",
     "load_faces",
     "read_noises",
     "sample_faces",

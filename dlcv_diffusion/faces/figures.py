@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..denoiser import EpsDenoiser
-from ..errors import UserError
+from ..denoiser import Denoiser
+from ..errors import check
 from ..files import staging_folder
 from ..interpolation import corner_grid, lerp, slerp
 from ..noise import seeded_noise
@@ -22,21 +22,20 @@ ETAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 ALPHAS = tuple(step / 10 for step in range(11))
 
 
-def noises_of(denoise: EpsDenoiser, seeds: Sequence[int]) -> Tensor:
+def noises_of(denoise: Denoiser, seeds: Sequence[int]) -> Tensor:
     """x_T, (B, C, H, W) on the CPU, of the denoiser's image size: the noises that stand in for the course's files.
 
     Raises `UserError` where the denoiser has no image size of its own.
 
-    >>> noises_of(face_denoiser("faces"), seeds=range(4)).shape   # doctest: +SKIP
+    >>> noises_of(load_denoiser("faces"), seeds=range(4)).shape   # doctest: +SKIP
     torch.Size([4, 1, 64, 64])
     """
-    if denoise.image_size is None:
-        raise UserError("this denoiser takes images of any size; give noises of the size you want")
-    return seeded_noise((len(seeds), *denoise.image_size), seeds)
+    check(denoise.shape, "this denoiser takes images of any size; give noises of the size you want")
+    return seeded_noise((len(seeds), *denoise.shape), seeds)
 
 
 def eta_figure(
-    denoise: EpsDenoiser,
+    denoise: Denoiser,
     noises: Tensor | None = None,
     *,
     names: Sequence[str] | None = None,
@@ -56,7 +55,7 @@ def eta_figure(
 
     Raises `UserError` for noises of another size than the denoiser's, another number of names, or as `ddim` does.
 
-    >>> eta_figure(face_denoiser("faces")).savefig("eta.png")   # doctest: +SKIP
+    >>> eta_figure(load_denoiser("faces")).savefig("eta.png")   # doctest: +SKIP
     """
     from ..figures import image_grid
 
@@ -73,7 +72,7 @@ def eta_figure(
 
 
 def interpolation_figure(
-    denoise: EpsDenoiser,
+    denoise: Denoiser,
     between: Callable[[Tensor, Tensor, Any], Tensor] = slerp,
     noises: Tensor | None = None,
     *,
@@ -90,7 +89,7 @@ def interpolation_figure(
     - config: steps and conventions; its eta gives way to 0.
     - names, Returns, Raises: as `eta_figure`, and as `between`.
 
-    >>> interpolation_figure(face_denoiser("faces"), lerp).savefig("lerp.png")   # doctest: +SKIP
+    >>> interpolation_figure(load_denoiser("faces"), lerp).savefig("lerp.png")   # doctest: +SKIP
     """
     from ..figures import image_grid
 
@@ -106,7 +105,7 @@ def interpolation_figure(
 
 
 def corner_figure(
-    denoise: EpsDenoiser,
+    denoise: Denoiser,
     noises: Tensor | None = None,
     *,
     names: Sequence[str] | None = None,
@@ -122,7 +121,7 @@ def corner_figure(
     - config: steps and conventions; its eta gives way to 0.
     - names, Returns, Raises: as `eta_figure`, and as `corner_grid`.
 
-    >>> corner_figure(face_denoiser("faces"), seeds=[0, 1, 2, 3]).savefig("corners.png")   # doctest: +SKIP
+    >>> corner_figure(load_denoiser("faces"), seeds=[0, 1, 2, 3]).savefig("corners.png")   # doctest: +SKIP
     """
     from ..figures import image_grid
 
@@ -138,7 +137,7 @@ def corner_figure(
 
 
 def norm_figure(
-    denoise: EpsDenoiser,
+    denoise: Denoiser,
     noises: Tensor | None = None,
     *,
     names: Sequence[str] | None = None,
@@ -151,7 +150,7 @@ def norm_figure(
     - The band is the shortest and the longest of 1,000 other noises of that size. Nothing is drawn by the model.
     - names, Returns, Raises: as `eta_figure`, and as `lerp` and `slerp`.
 
-    >>> norm_figure(face_denoiser("faces")).savefig("norms.png")   # doctest: +SKIP
+    >>> norm_figure(load_denoiser("faces")).savefig("norms.png")   # doctest: +SKIP
     """
     from ..figures import line_plot
 
@@ -178,7 +177,7 @@ def norm_figure(
 
 def write_face_figures(
     out: str | Path,
-    denoise: EpsDenoiser,
+    denoise: Denoiser,
     noises: Tensor | None = None,
     *,
     names: Sequence[str] | None = None,
@@ -196,18 +195,16 @@ def write_face_figures(
 
     The files appear when all of them are drawn. Raises `UserError` where `out` cannot be written, or for fewer noises.
 
-    >>> write_face_figures("figures", face_denoiser("faces"))   # doctest: +SKIP
+    >>> write_face_figures("figures", load_denoiser("faces"))   # doctest: +SKIP
     """
     from tqdm.auto import tqdm
 
     from ..figures import save_figure
 
-    if noises is not None and len(noises) < 4:
-        raise UserError(f"Problem 2's figures need four noises, not {len(noises)}; give 00.pt … 03.pt")
     if noises is not None:
         check_noises(denoise, noises)
-    if names is None and noises is not None:
-        names = [f"{number:02d}" for number in range(len(noises))]
+        check(len(noises) >= 4, f"Problem 2's figures need four noises, not {len(noises)}; give 00.pt … 03.pt")
+        names = [f"{number:02d}" for number in range(len(noises))] if names is None else names
     seeds = list(range(seed, seed + 4)) if noises is None else seeds_of(names, seed)[:4]
     four, two = ({"noises": None if noises is None else noises[:n], "seeds": seeds[:n]} for n in (4, 2))
     if names is not None:
@@ -229,7 +226,7 @@ def write_face_figures(
 
 
 def _noises(
-    denoise: EpsDenoiser,
+    denoise: Denoiser,
     noises: Tensor | None,
     names: Sequence[str] | None,
     seeds: Sequence[int] | None,
@@ -237,15 +234,16 @@ def _noises(
 ) -> tuple[Tensor, Sequence[str], Sequence[int], dict[str, Any]]:
     """The noises, what each is called, a seed of z for each, and the facts that stand below a figure of them."""
     given = len(seeds if noises is None else noises)
-    if count is not None and given != count:
-        raise UserError(f"this figure is drawn between {count} noises, not {given}; give {count} of them, or of seeds")
+    check(
+        count in (None, given),
+        f"this figure is drawn between {count} noises, not {given}; give {count} of them, or of seeds",
+    )
     if noises is None:
         noises, which = noises_of(denoise, seeds), {"seeds": list(seeds)}
         names = [f"{seed:02d}" for seed in seeds]
     else:
         check_noises(denoise, noises)
         names = [f"{number:02d}" for number in range(len(noises))] if names is None else list(names)
-        if len(names) != len(noises):
-            raise UserError(f"{len(names)} names for {len(noises)} noises; give one for each")
+        check(len(names) == len(noises), f"{len(names)} names for {len(noises)} noises; give one for each")
         seeds, which = seeds_of(names) if seeds is None else seeds, {"noises": names}
     return noises, names, seeds, {**which, "weights": denoise.name or type(denoise.model).__name__}
