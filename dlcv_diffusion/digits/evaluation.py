@@ -74,10 +74,8 @@ def judge_accuracy(images: Tensor, labels: Sequence[int] | Tensor, judge: Judge 
     0.984
     """
     judge = judge or default_judge()
-    return {
-        HALVES[half]: accuracy_of(judge.read(images, half)[0], digits, classes=10)
-        for half, images, digits in by_half(images, labels)
-    }
+    halves = by_half(images, labels).items()
+    return {HALVES[half]: accuracy_of(judge.read(images, half)[0], digits, 10) for half, (images, digits) in halves}
 
 
 def against_held_out(features: Tensor, digits: Tensor, half: int, judge: Judge, *, seed: int = 0) -> Realism:
@@ -134,12 +132,11 @@ def evaluate_digits(
     svhn       500    100.0%     0.11   0.04   2.47    0.66   0.79   100 100 100 100 100 100 100 100 100 100
     """
     judge = judge or default_judge()
-    real = [] if training is None or held_out is None else [by_half(*training), by_half(*held_out)]
-    real = [{half: images for half, images, _ in data} for data in real]
+    real = [by_half(*data) for data in (training, held_out) if data is not None]
     halves = {}
-    for half, samples, digits in by_half(images, labels):
+    for half, (samples, digits) in by_half(images, labels).items():
         read, features = judge.read(samples, half)
-        of_half = [data[half] for data in real if half in data]
+        of_half = [data[half][0] for data in real if half in data]
         halves[HALVES[half]] = HalfReport(
             **asdict(accuracy_of(read, digits, classes=10)),
             **asdict(against_held_out(features, digits, half, judge, seed=seed)),
@@ -148,13 +145,12 @@ def evaluate_digits(
     return DigitsReport(halves)
 
 
-def by_half(images: Tensor, labels: Sequence[int] | Tensor) -> list[tuple[int, Tensor, Tensor]]:
-    """(half, its images, their digits 0-9) for each half that occurs; `UserError` for what does not go together.
+def by_half(images: Tensor, labels: Sequence[int] | Tensor) -> dict[int, tuple[Tensor, Tensor]]:
+    """The images and their digits 0-9 of each half that occurs; `UserError` for what does not go together.
 
-    >>> [half for half, _, _ in by_half(torch.zeros(2, 3, 28, 28, dtype=torch.uint8), [3, 4])]
+    >>> list(by_half(torch.zeros(2, 3, 28, 28, dtype=torch.uint8), [3, 4]))
     [0]
     """
     images = checked_images(images, SHAPE).cpu()
-    labels = class_labels(labels, len(images), 10 * len(HALVES))
-    halves = (labels // 10).unique().tolist()
-    return [(half, images[labels // 10 == half], labels[labels // 10 == half] % 10) for half in halves]
+    halves = (labels := class_labels(labels, len(images), 10 * len(HALVES))) // 10
+    return {half: (images[halves == half], labels[halves == half] % 10) for half in halves.unique().tolist()}

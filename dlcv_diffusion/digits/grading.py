@@ -69,15 +69,13 @@ class Grade:
     def __str__(self) -> str:
         lines = [f"{'':8}{'images':>7}{'accuracy':>10}   {'a digit, 0 … 9 (%)':41}read by"]
         lines += [f"{table_line(name, half):69}{self.read_by[name]}" for name, half in self.halves.items()]
-        mean = f"{'mean':15}{100 * self.accuracy:9.1f}%"
         if self.passed is None:
-            about = "read by our judge, not by the course's classifiers: no statement about the course's baselines"
-            return "\n".join([*lines, mean, about])
-        reached = ", ".join(
-            f"{'reaches' if name in self.reached else 'misses'} the {name} baseline ({100 * least:.0f} %)"
-            for name, least in BASELINES.items()
-        )
-        return "\n".join([*lines, f"{mean}   {reached}"])
+            verdict = "\nread by our judge, not by the course's classifiers: no statement about the course's baselines"
+        else:
+            words = {name: "reaches" if name in self.reached else "misses" for name in BASELINES}
+            said = (f"{word} the {name} baseline ({100 * BASELINES[name]:.0f} %)" for name, word in words.items())
+            verdict = f"   {', '.join(said)}"
+        return "\n".join([*lines, f"{'mean':15}{100 * self.accuracy:9.1f}%{verdict}"])
 
 
 def grade_digits(
@@ -107,17 +105,13 @@ def grade_digits(
     lenet = load_course_classifier(mnistm_classifier) if mnistm_classifier is not None else None
     pictures = {name: read_half(Path(folder) / name, per_digit) for name in HALVES}
     judge = judge or default_judge()
-    halves, read_by = {}, {}
-    for half, (name, (images, digits)) in enumerate(pictures.items()):
-        if half == 0 and lenet is not None:
-            with torch.no_grad():
-                read = lenet(to_x0(images)).argmax(1)
-            read_by[name] = Path(mnistm_classifier).name
-        else:
-            read, _ = judge.read(images, half)
-            read_by[name] = OUR_JUDGE
-        halves[name] = accuracy_of(read, digits, classes=10)
-    return Grade(halves, read_by)
+    read = {name: judge.read(images, half)[0] for half, (name, (images, _)) in enumerate(pictures.items())}
+    read_by = dict.fromkeys(HALVES, OUR_JUDGE)
+    if lenet is not None:
+        with torch.no_grad():
+            read["mnistm"] = lenet(to_x0(pictures["mnistm"][0])).argmax(1)
+        read_by["mnistm"] = Path(mnistm_classifier).name
+    return Grade({name: accuracy_of(read[name], digits, 10) for name, (_, digits) in pictures.items()}, read_by)
 
 
 def read_half(folder: str | Path, per_digit: int = PER_DIGIT) -> tuple[Tensor, Tensor]:
@@ -154,7 +148,7 @@ def load_course_classifier(path: str | Path) -> CourseLeNet:
     path, classifier = Path(path), CourseLeNet()
     check(path.is_file(), f"no classifier at '{path}'; give the course's Classifier.pth, or leave it out for our judge")
     try:
-        classifier.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
+        classifier.load_state_dict(dict(torch.load(path, map_location="cpu", weights_only=True))["state_dict"])
     except Exception as error:  # a foreign file can fail in any way: zipfile, pickle, Unicode, memory
         wanted = "a whole file with a LeNet's weights under the key 'state_dict'"
         raise UserError(f"'{path}' is not the course's MNIST-M classifier, {wanted}") from error

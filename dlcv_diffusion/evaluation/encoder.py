@@ -28,10 +28,12 @@ def encode(encoder: Encoder, images: Tensor) -> Tensor:
             [7., 7., 7.]])
     """
     images = checked_images(images)
+    parts = images.split(BATCH)
     with torch.no_grad():
-        features = torch.cat([encoder(part).float().cpu() for part in images.split(BATCH)])
-    check(features.ndim == 2 and len(features) == len(images), "an encoder must give N images features (N, D)")
-    return finite(features, "the encoder's features")
+        features = [encoder(part).float().cpu() for part in parts]
+    fits = all(f.ndim == 2 and len(f) == len(part) for f, part in zip(features, parts, strict=True))
+    check(fits, "an encoder must give N images features (N, D)")
+    return finite(torch.cat(features), "the encoder's features")
 
 
 def pixels(images: Tensor) -> Tensor:
@@ -66,10 +68,8 @@ class PixelComponents:
         Raises `UserError` for fewer than `count` + 1 images, or images of fewer than `count` values.
         """
         values = checked_images(images).flatten(1).double() / 255
-        check(
-            1 <= count < min(len(values), values.shape[1] + 1),
-            f"{len(images)} images have no {count} principal components; give more, or ask for fewer",
-        )
+        fits = 1 <= count < min(len(values), values.shape[1] + 1)
+        check(fits, f"{len(images)} images have no {count} principal components; give more, or ask for fewer")
         mean = values.mean(0)
         centred = values - mean
         # XXᵀ and XᵀX have the same eigenvalues: the smaller is solved, and Xᵀu is an eigenvector of XᵀX for each u

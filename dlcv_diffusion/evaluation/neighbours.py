@@ -48,10 +48,8 @@ def nearest_neighbours(
     (tensor([[0, 1]]), tensor([[0., 1.]]))
     """
     features = encode(encoder, samples)
-    check(
-        samples.shape[1:] == reference.shape[1:],
-        f"neighbours are looked for among images of one shape, not {tuple(samples.shape)} and {tuple(reference.shape)}",
-    )
+    size, wanted = tuple(reference.shape[1:]), tuple(samples.shape[1:])
+    check(size == wanted, f"neighbours are looked for among images of one shape, not {wanted} and {size}")
     check(1 <= k <= len(reference), f"cannot find {k} neighbours among {len(reference)} images")
     centre, distances, rows = features.mean(0), [], []  # centred, float32 is precise enough to find them
     for first in range(0, len(reference), PART):
