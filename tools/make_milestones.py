@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from dlcv_diffusion.digits.measured import MILESTONES
 from dlcv_diffusion.errors import UserError
-from dlcv_diffusion.evaluation.measured import MILESTONES
 from dlcv_diffusion.figures import png_bytes, tile
 from dlcv_diffusion.files import atomic_write
 

@@ -8,7 +8,7 @@
 
 Every row is 50 images of each of the 20 classes unless --per-class says otherwise. Rows are kept in --out as they are
 done, and sampled images in --work, so that a run that was stopped goes on where it was, and nothing is done twice. Rows
-of other weights or of another judge in --out give way to the new ones. Prints the rows as a Markdown table.
+in --out of other weights, another judge or another spacing of timesteps are removed. Prints a Markdown table.
 """
 
 import argparse
@@ -23,18 +23,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from dlcv_diffusion import Denoiser, NoiseSchedule, load_denoiser
 from dlcv_diffusion.device import best_device
+from dlcv_diffusion.digits.course import HALVES
 from dlcv_diffusion.digits.data import load_digits
 from dlcv_diffusion.digits.evaluation import DigitsReport, evaluate_digits
+from dlcv_diffusion.digits.figures import half_name
 from dlcv_diffusion.digits.judge import JUDGE
+from dlcv_diffusion.digits.measured import MEASURED
 from dlcv_diffusion.digits.recipes import digits_recipe
 from dlcv_diffusion.digits.sampling import SamplingConfig, hw2_labels, sample_digits
 from dlcv_diffusion.errors import UserError
-from dlcv_diffusion.evaluation.measured import MEASURED
 from dlcv_diffusion.files import atomic_write
-from dlcv_diffusion.models.registry import load_model, load_state, read_tensors, shipped_weights
+from dlcv_diffusion.models.registry import load_state, read_tensors, shipped_weights
 
 CACHE = os.environ.get("DLCV_CACHE", str(Path.home() / ".cache" / "dlcv_diffusion"))
 WEIGHTS = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0)
@@ -62,25 +65,31 @@ def rows(args: argparse.Namespace) -> Iterator[SamplingConfig]:
         yield SamplingConfig(sampler="ddpm", steps=None, w=2.0, interval=chosen)
 
 
-def load_weights(name_or_path: str, preset: str) -> nn.Module:
+def load_weights(name_or_path: str, preset: str, device: torch.device | str | None = None) -> Denoiser:
     """Shipped weights by name, a model file, or the averaged weights of a run's checkpoint so far."""
     path = shipped_weights().get(name_or_path, Path(name_or_path))
     tensors, header = read_tensors(path)
     if "checkpoint" not in header:
-        model = load_model(path)
-        model.metadata = {**model.metadata, "fingerprint": fingerprint(model.state_dict())}
-        return model
+        return load_denoiser(name_or_path, device=device)
     model = digits_recipe(preset).build()  # a checkpoint does not say which network it is of
     average = {k.removeprefix("ema.module."): v for k, v in tensors.items() if k.startswith("ema.module.")}
     load_state(model, average, path)
-    facts = header["checkpoint"]["facts"]
-    model.metadata = {**facts, "step": header["checkpoint"]["step"], "fingerprint": fingerprint(model.state_dict())}
-    return model.eval()
+    facts = {**header["checkpoint"]["facts"], "step": header["checkpoint"]["step"]}
+    return Denoiser(
+        model.eval(),
+        NoiseSchedule.from_config(facts["schedule"]),
+        facts.get("train", {}).get("prediction", "eps"),
+        shape=(3, 28, 28),
+        null=model.num_classes,
+        name=path.stem,
+        facts=facts,
+    ).to(device or "cpu")
 
 
-def fingerprinted(model: nn.Module) -> dict[str, Any]:
-    """Which weights these are, and after how many steps, if they are of a run that is not over."""
-    return {k: model.metadata[k] for k in ("fingerprint", "step") if k in model.metadata}
+def fingerprinted(denoiser: Denoiser) -> dict[str, Any]:
+    """Which weights these are, and after how many steps of training, where they say so."""
+    step = {"step": denoiser.facts["step"]} if "step" in denoiser.facts else {}
+    return {"fingerprint": fingerprint(denoiser.model.state_dict()), **step}
 
 
 def fingerprint(state: Mapping[str, Tensor]) -> str:
@@ -92,10 +101,10 @@ def fingerprint(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()[:12]
 
 
-def samples(model: nn.Module, config: SamplingConfig, args: argparse.Namespace) -> tuple[Tensor, Tensor, float]:
+def samples(denoiser: Denoiser, config: SamplingConfig, args: argparse.Namespace) -> tuple[Tensor, Tensor, float]:
     """Images, labels and the seconds they took; kept batch by batch in `args.work`."""
     labels = hw2_labels(args.per_class)
-    key = [model.metadata["fingerprint"], asdict(config), args.per_class, args.seed]
+    key = [args.weights_fingerprint["fingerprint"], asdict(config), args.per_class, args.seed]
     folder = args.work / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
     images, seconds = [], 0.0
     for first in range(0, len(labels), args.batch_size):
@@ -103,8 +112,7 @@ def samples(model: nn.Module, config: SamplingConfig, args: argparse.Namespace) 
         kept = folder / f"{first:06d}_{len(part)}.npz"
         if not kept.exists():
             begun = time.perf_counter()
-            seeds = [args.seed + i for i in part]
-            batch = sample_digits(model, [labels[i] for i in part], seeds, config, device=args.device)
+            batch = sample_digits(denoiser, [labels[i] for i in part], [args.seed + i for i in part], config)
             with atomic_write(kept) as temporary, open(temporary, "wb") as file:
                 np.savez(file, images=batch.numpy(), seconds=time.perf_counter() - begun)
         with np.load(kept) as file:
@@ -125,13 +133,17 @@ def load_data(folder: Path) -> dict[str, tuple[Tensor, Tensor]] | None:
     }
 
 
-def result(model: nn.Module, config: SamplingConfig, report: DigitsReport, seconds: float, args: Any) -> dict[str, Any]:
+def result(
+    denoiser: Denoiser, config: SamplingConfig, report: DigitsReport, seconds: float, args: argparse.Namespace
+) -> dict[str, Any]:
     """One row of the results file."""
     return {
-        "weights": fingerprinted(model),
+        "weights": args.weights_fingerprint,
+        "names": {half: half_name(denoiser, index) for index, half in enumerate(HALVES)},
         "judge": args.judge_fingerprint,
         "sampler": config.sampler,
-        "steps": config.steps or model.timesteps,
+        "steps": config.steps or denoiser.schedule.T,
+        "spacing": config.spacing,
         "w": config.w,
         "interval": list(config.interval) if config.interval else None,
         "signal_leak": config.signal_leak,
@@ -142,24 +154,29 @@ def result(model: nn.Module, config: SamplingConfig, report: DigitsReport, secon
     }
 
 
-KEY = ("weights", "judge", "sampler", "steps", "w", "interval", "signal_leak", "per_class", "seed")
+KEY = ("weights", "judge", "sampler", "steps", "spacing", "w", "interval", "signal_leak", "per_class", "seed")
 
 
 def markdown(results: list[dict[str, Any]]) -> str:
-    """The rows as a table: accuracy and Fréchet ratio (1: as real images) of both halves."""
+    """The rows as a table: accuracy, Fréchet ratio (1: as real images) and recall of both halves."""
+    first, second = (results[0]["names"][half] for half in HALVES)
+    columns = f"accuracy {first} | {second} | Fréchet {first} | {second} | recall {first} | {second}"
     lines = [
-        "| sampler | steps | w | guided where σ in | start | accuracy MNIST-M | street | Fréchet MNIST-M | street |",
-        "| --- | ---: | ---: | --- | --- | ---: | ---: | ---: | ---: |",
+        f"| sampler | steps | w | guided where σ in | start | {columns} |",
+        "| --- | ---: | ---: | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in results:
-        first, second = row["halves"]["mnistm"], row["halves"]["svhn"]
+        halves = [row["halves"][half] for half in HALVES]
         interval = "all" if row["interval"] is None else "[{:g}, {:g}]".format(*row["interval"])
-        accuracies = f"{100 * first['accuracy']:.1f} % | {100 * second['accuracy']:.1f} %"
-        ratios = " | ".join("–" if h["frechet_ratio"] is None else f"{h['frechet_ratio']:.1f}" for h in (first, second))
+        accuracies = " | ".join(f"{100 * half['accuracy']:.1f} %" for half in halves)
+        ratios, recalls = (
+            " | ".join("–" if half[name] is None else form.format(half[name]) for half in halves)
+            for name, form in (("frechet_ratio", "{:.1f}"), ("recall", "{:.2f}"))
+        )
         name = {"dpm_solver": "DPM-Solver++", "ddpm": "DDPM", "ddim": "DDIM"}[row["sampler"]]
         settings = f"{name} | {row['steps']} | {row['w']:g} | {interval if row['w'] else '–'}"
         start = "a mean colour" if row["signal_leak"] else "N(0, I)"
-        lines.append(f"| {settings} | {start} | {accuracies} | {ratios} |")
+        lines.append(f"| {settings} | {start} | {accuracies} | {ratios} | {recalls} |")
     return "\n".join(lines)
 
 
@@ -203,26 +220,26 @@ def main() -> None:
     parser.add_argument("--out", default=MEASURED, type=Path, help="JSON, which notebooks read")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    args.device = args.device or best_device()
+    denoiser = load_weights(args.weights, args.preset, args.device or best_device())
+    args.weights_fingerprint = fingerprinted(denoiser)
     args.judge_fingerprint = fingerprint(read_tensors(JUDGE)[0])
-
-    model = load_weights(args.weights, args.preset)
     data = None if args.no_neighbours else load_data(args.data)
     if data is None:
         print(f"no training data in '{args.data}': the nearest training images are left out")
     results = json.loads(args.out.read_text(encoding="utf-8")) if args.out.exists() else []
-    current = {"weights": fingerprinted(model), "judge": args.judge_fingerprint}
-    results = [row for row in results if all(row[k] == v for k, v in current.items())]
+    current = {"weights": args.weights_fingerprint, "judge": args.judge_fingerprint}
+    current |= {"spacing": SamplingConfig().spacing}
+    results = [row for row in results if all(row.get(k) == v for k, v in current.items())]
     done = {json.dumps([row[k] for k in KEY]): row for row in results}
     shown = []
     for config in rows(args):
-        empty = result(model, config, DigitsReport(), 0.0, args)
+        empty = result(denoiser, config, DigitsReport(), 0.0, args)
         key = json.dumps([empty[k] for k in KEY])
         if key not in done:
-            images, labels, seconds = samples(model, config, args)
+            images, labels, seconds = samples(denoiser, config, args)
             report = evaluate_digits(images, labels, **(data or {}))
             print(f"{config}: {seconds:.0f} s\n{report}", flush=True)
-            done[key] = result(model, config, report, seconds, args)
+            done[key] = result(denoiser, config, report, seconds, args)
             results.append(done[key])
             write_json(args.out, results)
         shown.append(done[key])

@@ -1,10 +1,9 @@
 """Grading as the course does it: the folder that is handed in for Problem 1, read by a digit classifier for each half.
 
-The course's own classifiers are a LeNet for MNIST-M, whose file `Classifier.pth` comes with the homework and is read
-here on request, and a ResNet-34 from a hub for SVHN; our judge stands in where they are not at hand.
+The course's own classifiers are a LeNet for MNIST-M, whose file `Classifier.pth` comes with the homework and can be
+given here, and a ResNet-34 from a hub for SVHN; our judge reads in their place where they are not at hand.
 """
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,17 +12,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..errors import UserError, check
+from ..evaluation.accuracy import Accuracy, accuracy_of
+from ..evaluation.encoder import finite
+from ..evaluation.handed_in import first_of, names_in, read_picture
 from ..images.arrays import to_x0
-from ..images.pictures import read_rgb
 from .course import HALVES
-from .evaluation import HALF_NAMES, HalfAccuracy, accuracy_of_reading
+from .evaluation import table_line
 from .judge import Judge, default_judge
 
 PER_DIGIT = 50
 OUR_JUDGE = "our judge"
-LITTER = ("thumbs.db", "desktop.ini")
-"""What Windows leaves in folders, ignored as dotfiles are."""
 BASELINES = {"simple": 0.90, "strong": 0.95}
 """The course's thresholds for the mean of both accuracies (2023)."""
 
@@ -47,9 +46,9 @@ class CourseLeNet(nn.Module):
 
 @dataclass(frozen=True)
 class Grade:
-    """The result of `grade_digits`: a `HalfAccuracy` for "mnistm" and "svhn", and who read each half."""
+    """The result of `grade_digits`: an `Accuracy` for "mnistm" and "svhn", and who read each half."""
 
-    halves: dict[str, HalfAccuracy]
+    halves: dict[str, Accuracy]
     read_by: dict[str, str]
 
     @property
@@ -58,26 +57,25 @@ class Grade:
         return sum(half.accuracy for half in self.halves.values()) / len(self.halves)
 
     @property
-    def passed(self) -> list[str]:
+    def reached(self) -> list[str]:
         """The names of the course's baselines that the score reaches: "simple" (90 %), "strong" (95 %)."""
         return [name for name, least in BASELINES.items() if self.accuracy >= least]
 
+    @property
+    def passed(self) -> bool | None:
+        """Whether it reaches the simple baseline; None where our judge read, which is not the course's classifier."""
+        return None if OUR_JUDGE in self.read_by.values() else bool(self.reached)
+
     def __str__(self) -> str:
-        lines = [f"{'':15}{'images':>7}{'accuracy':>10}   {'a digit, 0 … 9 (%)':41}read by"]
-        for name, half in self.halves.items():
-            digits = " ".join(f"{100 * share:3.0f}" for share in half.per_digit)
-            lines.append(
-                f"{HALF_NAMES[name]:15}{half.count:7}{100 * half.accuracy:9.1f}%   {digits:41}{self.read_by[name]}"
-            )
-        mean = f"{'mean':22}{100 * self.accuracy:9.1f}%"
-        if OUR_JUDGE in self.read_by.values():
-            about = "read by our judge, not by the course's classifiers: no statement about the course's baselines"
-            return "\n".join([*lines, mean, about])
-        reached = ", ".join(
-            f"{'reaches' if name in self.passed else 'misses'} the {name} baseline ({100 * least:.0f} %)"
-            for name, least in BASELINES.items()
-        )
-        return "\n".join([*lines, f"{mean}   {reached}"])
+        lines = [f"{'':8}{'images':>7}{'accuracy':>10}   {'a digit, 0 … 9 (%)':41}read by"]
+        lines += [f"{table_line(name, half):69}{self.read_by[name]}" for name, half in self.halves.items()]
+        if self.passed is None:
+            verdict = "\nread by our judge, not by the course's classifiers: no statement about the course's baselines"
+        else:
+            words = {name: "reaches" if name in self.reached else "misses" for name in BASELINES}
+            said = (f"{word} the {name} baseline ({100 * BASELINES[name]:.0f} %)" for name, word in words.items())
+            verdict = f"   {', '.join(said)}"
+        return "\n".join([*lines, f"{'mean':15}{100 * self.accuracy:9.1f}%{verdict}"])
 
 
 def grade_digits(
@@ -92,33 +90,28 @@ def grade_digits(
     - mnistm_classifier: the course's `Classifier.pth`; it then reads the MNIST-M half instead of our judge.
     - judge: the package's own by default. per_digit: how many pictures of each digit there must be.
 
-    Raises `UserError` for a missing folder, a file with another name, a picture that is missing, is none or has
-    another size, and a classifier file that is not the course's.
+    Hidden files and what Windows leaves (`Thumbs.db`, `desktop.ini`) are ignored. Raises `UserError` for a missing
+    folder, a file with another name, a picture that is missing, is none or has another size, and a classifier file
+    that is not the course's.
 
     >>> print(grade_digits("hw2_output/digits"))   # doctest: +SKIP
-                    images  accuracy   a digit, 0 … 9 (%)                       read by
-    MNIST-M            500     98.4%    98 100  98  96 100  98 100  98  96 100  our judge
-    street digits      500     99.8%   100 100 100 100 100 100 100 100  98 100  our judge
-    mean                       99.1%
+             images  accuracy   a digit, 0 … 9 (%)                       read by
+    mnistm      500     98.4%    98 100  98  96 100  98 100  98  96 100  our judge
+    svhn        500     99.8%   100 100 100 100 100 100 100 100  98 100  our judge
+    mean                99.1%
     read by our judge, not by the course's classifiers: no statement about the course's baselines
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise UserError(f"no such folder: '{folder}'; give the one that holds mnistm/ and svhn/")
+    check(Path(folder).is_dir(), f"no such folder: '{folder}'; give the one that holds mnistm/ and svhn/")
     lenet = load_course_classifier(mnistm_classifier) if mnistm_classifier is not None else None
-    halves, read_by = {}, {}
-    pictures = {name: read_half(folder / name, per_digit) for name in HALVES}
+    pictures = {name: read_half(Path(folder) / name, per_digit) for name in HALVES}
     judge = judge or default_judge()
-    for half, (name, (images, digits)) in enumerate(pictures.items()):
-        if name == "mnistm" and lenet is not None:
-            with torch.no_grad():
-                read = lenet(to_x0(images)).argmax(1)
-            read_by[name] = Path(mnistm_classifier).name
-        else:
-            read, _ = judge.read(images, half)
-            read_by[name] = OUR_JUDGE
-        halves[name] = accuracy_of_reading(read, digits)
-    return Grade(halves, read_by)
+    read = {name: judge.read(images, half)[0] for half, (name, (images, _)) in enumerate(pictures.items())}
+    read_by = dict.fromkeys(HALVES, OUR_JUDGE)
+    if lenet is not None:
+        with torch.no_grad():
+            read["mnistm"] = lenet(to_x0(pictures["mnistm"][0])).argmax(1)
+        read_by["mnistm"] = Path(mnistm_classifier).name
+    return Grade({name: accuracy_of(read[name], digits, 10) for name, (_, digits) in pictures.items()}, read_by)
 
 
 def read_half(folder: str | Path, per_digit: int = PER_DIGIT) -> tuple[Tensor, Tensor]:
@@ -127,28 +120,21 @@ def read_half(folder: str | Path, per_digit: int = PER_DIGIT) -> tuple[Tensor, T
     >>> images, digits = read_half("hw2_output/digits/mnistm")   # doctest: +SKIP
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise UserError(f"no folder '{folder.name}' in '{folder.parent}'; the course asks for mnistm/ and svhn/")
-    names = [f"{digit}_{number:03d}.png" for digit in range(10) for number in range(1, per_digit + 1)]
-    listed = [path.name for path in folder.iterdir()]
-    there = {name for name in listed if not name.startswith(".") and name.lower() not in LITTER}
-    strange = sorted(there.difference(names))
-    missing = [name for name in names if name not in there]
-    wanted = f"{len(names)} pictures, 0_001.png … 9_{per_digit:03d}.png"
-    expected = f"the course asks for {wanted}" if per_digit == PER_DIGIT else f"there should be {wanted}"
-    if strange:
-        why = "" if re.fullmatch(r"\d_\d{3}\.png", strange[0]) else " (digit, underline, three figures, .png)"
-        more = f" and {len(strange) - 1} more" if len(strange) > 1 else ""
-        raise UserError(f"'{folder}' holds '{strange[0]}'{more}, a name that does not belong there; {expected}{why}")
-    if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise UserError(
-            f"'{folder}' lacks '{missing[0]}'{more}: {len(there)} pictures there; {expected}; "
-            "for another number of each digit, give per_digit (--count)"
-        )
-    images = np.stack([_read_picture(folder / name) for name in names])
-    digits = torch.arange(10).repeat_interleave(per_digit)
-    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), digits
+    check(1 <= per_digit <= 999, f"pictures are numbered from 001 to 999; there cannot be {per_digit} of each digit")
+    wanted = {f"{digit}_{number:03d}.png": digit for digit in range(10) for number in range(1, per_digit + 1)}
+    there = names_in(folder, f"{10 * per_digit} pictures; the course asks for mnistm/ and svhn/")
+    strange, missing = [name for name in there if name not in wanted], [name for name in wanted if name not in there]
+    expected = f"there should be {len(wanted)} pictures, 0_001.png … 9_{per_digit:03d}.png"
+    check(not strange, f"'{folder}' holds {first_of(strange)}, a name that does not belong there; {expected}")
+    expected += "; for another number of each digit, give per_digit (--count)"
+    check(not missing, f"'{folder}' lacks {first_of(missing)}: {len(there)} pictures there; {expected}")
+    images = np.empty((len(wanted), 28, 28, 3), np.uint8)
+    for row, name in enumerate(wanted):
+        picture = read_picture(folder / name)
+        height, width, _ = picture.shape
+        check((height, width) == (28, 28), f"'{folder / name}' is {width}×{height}; the course asks for 28×28")
+        images[row] = picture
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.tensor(list(wanted.values()))
 
 
 def load_course_classifier(path: str | Path) -> CourseLeNet:
@@ -159,30 +145,13 @@ def load_course_classifier(path: str | Path) -> CourseLeNet:
     >>> load_course_classifier("Classifier.pth")(torch.zeros(1, 3, 28, 28)).shape   # doctest: +SKIP
     torch.Size([1, 10])
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(
-            f"no classifier at '{path}'; give the course's Classifier.pth, or leave it out to use our judge"
-        )
-    wrong = f"'{path}' is not the course's MNIST-M classifier (a LeNet's weights under the key 'state_dict')"
+    path, classifier = Path(path), CourseLeNet()
+    check(path.is_file(), f"no classifier at '{path}'; give the course's Classifier.pth, or leave it out for our judge")
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+        classifier.load_state_dict(dict(torch.load(path, map_location="cpu", weights_only=True))["state_dict"])
     except Exception as error:  # a foreign file can fail in any way: zipfile, pickle, Unicode, memory
-        raise UserError(f"{wrong}: it cannot be read as a PyTorch file of plain weights") from error
-    state = saved.get("state_dict") if isinstance(saved, dict) else None
-    if not isinstance(state, dict):
-        raise UserError(f"{wrong}: it holds something else")
-    classifier = CourseLeNet()
-    try:
-        classifier.load_state_dict(state)
-    except (RuntimeError, TypeError) as error:
-        raise UserError(f"{wrong}: it holds the weights of another network") from error
+        wanted = "a whole file with a LeNet's weights under the key 'state_dict'"
+        raise UserError(f"'{path}' is not the course's MNIST-M classifier, {wanted}") from error
+    for name, weights in classifier.state_dict().items():
+        finite(weights, f"'{path}': its {name}")
     return classifier.eval()
-
-
-def _read_picture(path: Path) -> np.ndarray:
-    picture = read_rgb(path, "write it again as PNG")
-    height, width, _ = picture.shape
-    if (height, width) != (28, 28):
-        raise UserError(f"'{path}' is {width}×{height}; the course asks for 28×28")
-    return picture

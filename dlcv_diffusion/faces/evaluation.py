@@ -1,139 +1,72 @@
-"""How good are face samples? Compared with held-out faces by the Fréchet distance in the first principal components of
-their pixels (are they as varied, and in place?), and looked up among the training faces (are they copies?).
+"""How good are face samples? Compared with held-out faces in the principal components of their pixels (are they as
+varied, and in place?), and looked up among the training faces (are they copies?).
 """
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..digits.evaluation import Nearest, frechet_distance, nearest_neighbours, nearest_training
-from ..errors import UserError
+from ..evaluation.encoder import Encoder, PixelComponents, checked_images, encode
+from ..evaluation.neighbours import Nearest, nearest_neighbours, nearest_training
+from ..evaluation.realism import Realism, realism
 
-COMPONENTS = 100
-FRECHET_DRAWS = 5  # random draws of training faces that the yardstick is the median of
-
-
-@dataclass(frozen=True)
-class PixelComponents:
-    """The first principal components of real faces' pixels ("eigenfaces", Turk and Pentland 1991).
-
-    - mean: (D,); basis: (K, D) orthonormal rows, the widest direction first; D = C · H · W, pixels 0 … 1.
-
-    >>> components = PixelComponents.of(torch.randint(0, 256, (50, 1, 8, 8), dtype=torch.uint8), count=10)
-    >>> components(torch.zeros(3, 1, 8, 8, dtype=torch.uint8)).shape
-    torch.Size([3, 10])
-    """
-
-    mean: Tensor
-    basis: Tensor
-
-    @classmethod
-    def of(cls, images: Tensor, count: int = COMPONENTS) -> "PixelComponents":
-        """The first `count` components of images uint8 (N, C, H, W), which no random number decides.
-
-        Raises `UserError` for fewer than `count` + 1 images, or images of fewer values than that.
-        """
-        pixels = _pixels(images)
-        if not 1 <= count < min(len(pixels), pixels.shape[1] + 1):
-            raise UserError(f"{len(images)} images have no {count} principal components; give more, or ask for fewer")
-        mean = pixels.mean(0)
-        centred = pixels - mean
-        if len(pixels) >= pixels.shape[1]:
-            _, vectors = torch.linalg.eigh(centred.T @ centred)
-            return cls(mean, vectors.flip(1)[:, :count].T.contiguous())
-        # fewer images than pixels: XXᵀ is the smaller matrix, and Xᵀu is an eigenvector of XᵀX for each u of its own
-        _, vectors = torch.linalg.eigh(centred @ centred.T)
-        basis = vectors.flip(1)[:, :count].T @ centred
-        return cls(mean, basis / basis.norm(dim=1, keepdim=True))
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Coordinates (N, K) of images uint8 (N, C, H, W). Raises `UserError` for images of another size."""
-        pixels = _pixels(images)
-        if pixels.shape[1] != len(self.mean):
-            raise UserError(
-                f"these components are of images with {len(self.mean)} values, not {tuple(images.shape[1:])}"
-            )
-        return (pixels - self.mean) @ self.basis.T
+DRAWS = 5  # random draws of training faces that the yardstick is the median of
 
 
-@dataclass(frozen=True)
-class FacesReport:
-    """What `evaluate_faces` found.
+@dataclass(frozen=True, kw_only=True)
+class FacesReport(Realism):
+    """What `evaluate_faces` found: `Realism` beside held-out faces, whose yardstick are as many training faces.
 
-    - frechet: distance of the samples to held-out faces; frechet_real: of as many training faces to the held-out ones,
-      which is not zero, since small sets differ by chance.
     - nearest: distances to the nearest training face or its mirror image, beside those of held-out faces.
     - sharpness: mean squared difference of neighbouring pixels, as a multiple of held-out faces'.
-    - soft_median: of held-out faces that were blurred until they are as soft as the samples, the median distance to the
-      nearest training face. A soft picture is nearer to all others; so this is what samples that are nobody's copies
-      come to.
+    - soft_median: the median distance to the nearest training face of held-out faces that were blurred until they are
+      as soft as the samples. A soft picture is nearer to all others; samples that copy nobody come to this.
     """
 
     count: int
-    frechet: float
-    frechet_real: float
     nearest: Nearest
     sharpness: float
     soft_median: float
 
-    @property
-    def frechet_ratio(self) -> float:
-        """1: not to be told from another set of real faces; the higher, the less like them."""
-        return self.frechet / self.frechet_real if self.frechet_real else math.inf
-
-    def as_dict(self) -> dict:
-        """Plain JSON, for results files."""
-        return {**asdict(self), "frechet_ratio": self.frechet_ratio}
-
     def __str__(self) -> str:
-        near = self.nearest
         return (
-            f"{self.count} faces: Fréchet distance {self.frechet:.2f}, "
-            f"{self.frechet_ratio:.1f} times that of two real sets\n"
-            f"nearest training face {near.median:.1f} grey levels away in the median, {near.smallest:.1f} at least "
-            f"(held-out faces: {near.real_median:.1f}, {near.real_smallest:.1f}; made as soft as the samples, with "
-            f"{self.sharpness:.2f} of their sharpness: {self.soft_median:.1f})"
+            f"{self.count} faces: Fréchet distance {self.frechet:.2f}, {self.frechet_ratio:.1f} times that of two real "
+            f"sets; recall {self.recall:.2f}, {self.recall_real:.2f} between real sets\n"
+            f"nearest training face {self.nearest}; held-out images made as soft as the samples, with "
+            f"{self.sharpness:.2f} of their sharpness: {self.soft_median:.1f}"
         )
 
 
 def evaluate_faces(
-    samples: Tensor,
-    training: Tensor,
-    held_out: Tensor,
-    *,
-    components: PixelComponents | None = None,
-    seed: int = 0,
+    samples: Tensor, training: Tensor, held_out: Tensor, *, encoder: Encoder | None = None, seed: int = 0
 ) -> FacesReport:
-    """The Fréchet distance of samples from real faces in the first principal components of pixels, and copies.
+    """The Fréchet distance of samples from real faces in an encoder's features, recall, and copies.
 
     - samples, training, held_out: uint8 (N, C, H, W). As many held-out and training faces as there are samples are
       compared; where fewer are held out, only so many samples are.
-    - components: of the training faces, by default their first 100. seed: which training faces make the yardstick, the
-      median over 5 draws of the distance between as many training and held-out faces.
+    - encoder: by default `PixelComponents.of(training)`, the first 100. seed: which training faces make the yardstick,
+      the median over 5 draws of the distance between as many training and held-out faces.
 
     Raises `UserError` for images of different sizes, or too few of them.
 
     >>> print(evaluate_faces(samples, training.images, held_out.images))   # doctest: +SKIP
     """
-    components = components or PixelComponents.of(training)
+    samples, training, held_out = (checked_images(images) for images in (samples, training, held_out))
     count = min(len(samples), len(held_out), len(training))
-    real = components(held_out[:count])
+    samples, held_out, mirrored = samples[:count], held_out[:count], torch.cat([training, training.flip(-1)])
+    encoder = encoder or PixelComponents.of(training)
+    drawn, real, others = (encode(encoder, images) for images in (samples, held_out, training))
     generator = torch.Generator().manual_seed(seed)
-    draws = []
-    for _ in range(FRECHET_DRAWS):
-        rows = torch.randperm(len(training), generator=generator)[:count]
-        draws.append(frechet_distance(components(training[rows]), real))
-    samples, held_out, training = samples[:count], held_out[:count], torch.cat([training, training.flip(-1)])
+    orders = [torch.randperm(len(training), generator=generator)[:count] for _ in range(DRAWS)]
     soft = softened(held_out, sharpness(samples))
     return FacesReport(
-        count,
-        frechet_distance(components(samples), real),
-        torch.tensor(draws, dtype=torch.float64).quantile(0.5).item(),
-        nearest_training(samples, training, held_out),
-        sharpness(samples) / sharpness(held_out),
-        nearest_neighbours(soft, training)[1].median().item(),
+        **vars(realism((drawn, real, others[order]) for order in orders)),
+        count=count,
+        nearest=nearest_training(samples, mirrored, held_out),
+        sharpness=sharpness(samples) / sharpness(held_out),
+        soft_median=nearest_neighbours(soft, mirrored)[1].median().item(),
     )
 
 
@@ -167,9 +100,3 @@ def softened(images: Tensor, wanted: float) -> Tensor:
         blurred = gaussian_blur(images.float(), [size, size], [sigma, sigma]).round().to(torch.uint8)
         least, most = (sigma, most) if sharpness(blurred) > wanted else (least, sigma)
     return blurred
-
-
-def _pixels(images: Tensor) -> Tensor:
-    if images.dtype != torch.uint8 or images.ndim != 4 or len(images) == 0:
-        raise UserError(f"faces are compared as uint8 images (N, C, H, W), not {images.dtype} {tuple(images.shape)}")
-    return images.flatten(1).double() / 255

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import UserError
-from ..images.pictures import read_rgb
+from ..errors import check
+from ..evaluation.handed_in import first_of, names_in, read_picture
 
 PASS_BELOW = 20.0
 """The course's threshold for the mean over all images."""
@@ -38,7 +38,8 @@ class FacesGrade:
 def grade_faces(out: str | Path, gt: str | Path) -> FacesGrade:
     """Compare each picture `00.png …` of the folder `gt` with the one of the same name in `out`.
 
-    The differences are taken in floating point: in 8 bits, 0 − 1 would be 255. Other files in `out` are ignored.
+    The differences are taken in floating point: in 8 bits, 0 − 1 would be 255. Other files in `out` are ignored, and
+    hidden ones in both.
 
     Raises `UserError` for a folder that is missing or has no pictures, a picture that is missing in `out`, is none, or
     has another size.
@@ -50,27 +51,16 @@ def grade_faces(out: str | Path, gt: str | Path) -> FacesGrade:
     mean        1.34   PASS: below 20
     """
     out, gt = Path(out), Path(gt)
-    for folder, which in ((out, "your images"), (gt, "the course's images, face/GT")):
-        if not folder.is_dir():
-            raise UserError(f"no such folder: '{folder}'; give the one with {which}, 00.png …")
-    names = sorted(path.name for path in gt.glob("[!.]*.png"))
-    if not names:
-        raise UserError(f"'{gt}' holds no pictures (00.png, 01.png, …); give the course's folder face/GT")
-    missing = [name for name in names if not (out / name).is_file()]
-    if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise UserError(f"'{out}' lacks '{missing[0]}'{more}; there must be a picture for each of the {len(names)}")
+    there = names_in(out, "your images, 00.png …")
+    names = [name for name in names_in(gt, "the course's images, face/GT") if name.lower().endswith(".png")]
+    check(names, f"'{gt}' holds no pictures (00.png, 01.png, …); give the course's folder face/GT")
+    missing = [name for name in names if name not in there]
+    check(not missing, f"'{out}' lacks {first_of(missing)}; there must be a picture for each of the {len(names)}")
     return FacesGrade({name: _mse(out / name, gt / name) for name in names})
 
 
 def _mse(out: Path, gt: Path) -> float:
-    ours, theirs = _pixels(out), _pixels(gt)
-    if ours.shape != theirs.shape:
-        sizes = [f"{pixels.shape[1]}×{pixels.shape[0]}" for pixels in (ours, theirs)]
-        raise UserError(f"'{out}' is {sizes[0]}, but '{gt}' is {sizes[1]}; images are compared at the same size")
+    ours, theirs = (read_picture(path).astype(np.float64) for path in (out, gt))
+    size, wanted = (f"{pixels.shape[1]}×{pixels.shape[0]}" for pixels in (ours, theirs))
+    check(size == wanted, f"'{out}' is {size}, but '{gt}' is {wanted}; images are compared at the same size")
     return float(np.mean((ours - theirs) ** 2))
-
-
-def _pixels(path: Path) -> np.ndarray:
-    """(H, W, 3) float64, 0 … 255; grey pictures as RGB."""
-    return read_rgb(path, "write it again as PNG").astype(np.float64)

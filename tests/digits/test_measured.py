@@ -6,18 +6,17 @@ import math
 import numpy as np
 import pytest
 from make_milestones import LABELS, main
-from measure_digits import fingerprint
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from dlcv_diffusion import UserError
-from dlcv_diffusion.evaluation.measured import guidance_sweep, measured_digits, measured_faces, milestones
+from dlcv_diffusion.digits.measured import guidance_sweep, measured_digits, milestones
 from dlcv_diffusion.figures import trade_off_plot
-from dlcv_diffusion.models import load_model
 
 
 def row(w, interval=None, sampler="dpm_solver", accuracy=0.9, ratio=2.0):
     half = {"accuracy": accuracy, "frechet_ratio": ratio}
-    return {"sampler": sampler, "steps": 20, "w": w, "interval": interval, "halves": {"mnistm": half, "svhn": half}}
+    settings = {"sampler": sampler, "steps": 20, "w": w, "interval": interval}
+    return {**settings, "names": {"mnistm": "MNIST-M", "svhn": "SVHN"}, "halves": {"mnistm": half, "svhn": half}}
 
 
 ROWS = [
@@ -33,23 +32,32 @@ def test_rows_are_read_back(tmp_path):
     assert measured_digits(tmp_path / "m.json") == ROWS
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", "[1]", '[{"w": 1}]', "null"])
-def test_other_files_are_told_in_a_sentence(tmp_path, text):
-    (tmp_path / "m.json").write_text(text)
-    with pytest.raises(UserError, match="measure_digits"):
+@pytest.mark.parametrize(
+    "change",
+    [{"w": "much"}, {"w": math.nan}, {"w": None}, {"steps": 2.5}, {"interval": [1]}, {"interval": "all"}, {"names": 3}]
+    + [{"halves": []}, {"halves": {"mnistm": 1}}, {"halves": {"mnistm": {"accuracy": 2, "frechet_ratio": 1}}}]
+    + [{"halves": {"mnistm": {"accuracy": 1, "frechet_ratio": math.inf}}}, {"sampler": None}],
+)
+def test_crafted_rows_are_told_in_a_sentence(tmp_path, change):
+    (tmp_path / "m.json").write_text(json.dumps([ROWS[0], {**ROWS[1], **change}]))
+    with pytest.raises(UserError, match="holds no measurements of tools/measure_digits.py: 1.") as raised:
         measured_digits(tmp_path / "m.json")
-
-
-def test_a_missing_file_is_told_in_a_sentence(tmp_path):
-    with pytest.raises(UserError, match="no measurements"):
-        measured_digits(tmp_path / "none.json")
+    assert "\n" not in str(raised.value)
 
 
 def test_a_sweep_is_sorted_by_w_and_keeps_to_its_sampler():
     sweep = guidance_sweep(ROWS)
     assert sweep["w"] == [0.0, 2.0]
     assert sweep["accuracy"]["MNIST-M"] == [0.9, 0.98]
-    assert math.isnan(sweep["distance"]["street digits"][0]) and sweep["distance"]["street digits"][1] == 2.0
+    assert math.isnan(sweep["distance"]["SVHN"][0]) and sweep["distance"]["SVHN"][1] == 2.0
+
+
+def test_halves_are_called_what_the_rows_know():
+    """Rows that do not say what the weights were trained on have the names of the course's folders."""
+    nameless = [{k: v for k, v in row.items() if k != "names"} for row in ROWS]
+    assert list(guidance_sweep(ROWS)["accuracy"]) == ["MNIST-M", "SVHN"]
+    assert list(guidance_sweep(nameless)["accuracy"]) == ["mnistm", "svhn"]
+    assert list(guidance_sweep(measured_digits())["accuracy"]) == ["MNIST-M", "street digits"]
 
 
 def test_a_sweep_of_two_intervals_shares_w_0():
@@ -77,17 +85,6 @@ def test_the_shipped_measurements_are_of_one_set_of_weights_and_hold_the_sweep()
     assert all(half["accuracy"] >= 0.98 for half in ddpm["halves"].values())
 
 
-def test_the_shipped_faces_were_measured_with_the_weights_that_ship():
-    rows = measured_faces()
-    assert {row["weights"] for row in rows} == {fingerprint(load_model("faces").state_dict())}
-    assert {row["count"] for row in rows} == {1000}
-    ratios = {(row["steps"], row["eta"]): row["frechet_ratio"] for row in rows}
-    assert set(ratios) == {(steps, eta) for steps in (10, 20, 50, 250) for eta in (0.0, 1.0)}
-    assert all(ratio <= 5 for (steps, _), ratio in ratios.items() if steps >= 20), "faces became worse"
-    # no copies: as far from the training faces as held-out ones that are as soft, within a fifth
-    assert all(row["nearest"]["median"] > 0.8 * row["soft_median"] for row in rows)
-
-
 def preview(path, first, gap=2):
     """A preview as training writes it: 10 rows of digits, 2 · 6 columns; cell (r, c) is all `first` + 12 r + c."""
     sheet = np.zeros((10 * (28 + gap) + gap, 12 * (28 + gap) + gap, 3), np.uint8)
@@ -113,9 +110,23 @@ def test_milestones_are_packed_from_previews_and_read_back(tmp_path, monkeypatch
     assert images[2].float().mean((1, 2, 3)).tolist() == [value + 3 for value in expected]
 
 
-def test_other_pictures_are_no_milestones(tmp_path):
-    Image.new("RGB", (28, 28)).save(tmp_path / "a.png")
-    for name in ("a.png", "none.png"):
+FACTS = [None, "[]", "3", "{}", '{"steps": [1]}', '{"steps": [1], "labels": [0, 1]}', '{"steps": 3, "labels": [1]}']
+FACTS += ['{"steps": ["a"], "labels": [1]}', "[" * 100_000, "not json", '{"steps": [[]], "labels": [1]}']
+
+
+@pytest.mark.parametrize("facts", FACTS)
+def test_other_pictures_are_no_milestones(tmp_path, facts):
+    info = PngImagePlugin.PngInfo()
+    if facts is not None:
+        info.add_text("Facts", facts)
+    Image.new("RGB", (28, 28)).save(tmp_path / "a.png", pnginfo=info)
+    with pytest.raises(UserError, match="no milestones"):
+        milestones(tmp_path / "a.png")
+
+
+def test_no_milestones_at_all(tmp_path):
+    (tmp_path / "text.png").write_text("no picture")
+    for name in ("none.png", "text.png", "."):
         with pytest.raises(UserError, match="no milestones"):
             milestones(tmp_path / name)
 
