@@ -3,13 +3,19 @@
 import torch
 from torch import Tensor
 
+from ..errors import check
+
 
 def to_uint8(x: Tensor) -> Tensor:
     """x in [−1, 1] to 0 … 255, rounded to the nearest and clamped: what a PNG holds.
 
+    Raises `UserError` for samples that are not finite.
+
     >>> to_uint8(torch.tensor([-1.0, 0.0, 1.2]))
     tensor([  0, 128, 255], dtype=torch.uint8)
     """
+    finite = "samples are not finite (NaN or infinite) and have no picture; check the weights, w and the noise"
+    check(x.isfinite().all(), finite)
     return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 

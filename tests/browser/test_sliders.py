@@ -27,7 +27,7 @@ def denoise(x, t):
 
 EXPLORE = """
 eta_explorer(
-    denoise, schedule=NoiseSchedule.linear(1000), image_size=(1, 64, 64), seeds=range(50), steps=(20,), still=[0],
+    denoise, schedule=NoiseSchedule.linear(1000), shape=(1, 64, 64), seeds=range(50), steps=(20,), still=[0],
     describe=lambda eta, steps, seed: f"seed {seed}, {len(calls)} calls before",
 )
 """
