@@ -32,10 +32,10 @@ EXPLORERS = {
     ),
 }
 SETUP = """
-from dlcv_diffusion.faces import face_denoiser
+from dlcv_diffusion import load_denoiser
 from dlcv_diffusion.widgets import alpha_explorer, eta_explorer
 
-denoise = face_denoiser("faces", device="cpu")
+denoise = load_denoiser("faces", device="cpu")
 """
 
 

@@ -1,17 +1,16 @@
 """The report's figures: one look, labelled rows and axes, and the facts that would make each of them again.
 
     fig = digit_grid(images, noises=range(10), title="MNIST-M", facts={"seeds": range(10), "w": 2.0})
-    fig                                               # in a notebook, a figure shows itself
     path = save_figure(fig, figures_folder() / "digits_mnistm.png", {"weights": "digits"})
     read_facts(path)                                  # {"seeds": [0, …, 9], "w": 2.0, "weights": "digits"}
 
-Only this package imports matplotlib. It uses neither pyplot nor a global setting.
+A figure shows itself in a notebook. Neither pyplot nor a global setting of matplotlib is used.
 """
 
 from .grids import digit_grid, image_grid, reverse_strip
 from .page import ReportFigure, describe, figures_folder, read_facts, save_figure, style
-from .pixels import png_bytes, png_size, tile, to_rgb
 from .plots import line_plot, loss_curve, schedule_plot, trade_off_plot
+from .rgb import png_bytes, png_size, tile, to_rgb
 
 __all__ = [
     "ReportFigure",

@@ -5,10 +5,11 @@ from math import ceil
 from typing import Any
 
 import numpy as np
+from einops import rearrange, reduce
 
-from ..errors import UserError
+from ..errors import check
 from .page import DENSITY, MARGIN, PAGE, Facts, ReportFigure, style, text_width
-from .pixels import tile, to_rgb
+from .rgb import WHITE, tile, to_rgb
 
 LABEL_SIZE, SMALLEST = 9.0, 6.0
 LINE = 18
@@ -28,25 +29,25 @@ def image_grid(
 ) -> ReportFigure:
     """A grid of images with labelled rows and columns.
 
-    - images: (N, C, H, W), filled in row by row, or (rows, columns, C, H, W); uint8, or float in [-1, 1],
-      which is clipped.
-    - row_labels, column_labels: one for each row and column; `$…$` is mathematics.
-    - columns: how many a row; by default what the labels say, or all in one row.
-    - zoom: screen pixels an image pixel, nearest neighbour; by default the most that fits a page. Images too
-      large for the page are halved, quartered, …, by averaging.
-    - gap: units of white between images.
-    - caption, facts: printed below; see `save_figure`.
+    - images: (N, C, H, W), row by row, or (rows, columns, C, H, W), as `to_rgb` takes them.
+    - row_labels, column_labels: one for each; `$…$` is mathematics. caption, facts: see `save_figure`.
+    - columns: images a row, by default as the labels say. gap: between images, in 1/100 inch.
+    - zoom: screen pixels an image pixel; by default what fits a page, for which large images are halved.
 
     Raises `UserError` where images and labels do not fit together.
 
     >>> fig = image_grid(np.zeros((4, 3, 8, 8), np.uint8), ["0", "1"], ["seed 0", "seed 1"], "Digits")
     """
-    if columns is None:
-        columns = len(column_labels) if column_labels else -(-len(images) // len(row_labels or "1"))
-    images, rows, columns = _arrange(images, columns)
+    if len(images.shape) == 5:
+        columns = images.shape[1]
+        images = rearrange(images, "rows columns c h w -> (rows columns) c h w")
+    elif columns is None:
+        columns = len(column_labels) if column_labels else ceil(len(images) / len(row_labels or "1"))
+    images = to_rgb(images)
+    rows = ceil(len(images) / columns)
     for labels, count, name in ((row_labels, rows, "rows"), (column_labels, columns, "columns")):
-        if labels is not None and len(labels) != count:
-            raise UserError(f"{len(labels)} labels for {count} {name} of images; give one for each")
+        fits = labels is None or len(labels) == count
+        check(fits, f"{len(labels or ())} labels for {count} {name} of images; give one for each")
 
     left = MARGIN + (_widest(row_labels) + MARGIN if row_labels else 0)
     mosaic = _mosaic(images, columns, PAGE - left - MARGIN, zoom, gap)
@@ -82,31 +83,19 @@ def digit_grid(
     zoom: int | None = None,
     facts: Facts | None = None,
 ) -> ReportFigure:
-    """The report's grid of generated digits: rows are digits 0 … 9, columns are noises.
+    """An `image_grid` of generated digits: rows are digits 0 … 9, columns are noises.
 
-    - images: (10, N, C, H, W), or (10 · N, C, H, W) digit by digit; the report has N = 10. uint8, or float
-      in [-1, 1].
-    - noises: what names each column, e.g. the seeds.
+    - images: (10, N, C, H, W), or (10 · N, C, H, W) digit by digit. noises: names of the columns, such as seeds.
 
     Raises `UserError` where the images are not ten rows.
 
     >>> fig = digit_grid(np.zeros((10, 10, 3, 28, 28), np.uint8), noises=range(10), title="MNIST-M")
     """
-    count = len(images) if len(images.shape) == 5 else len(images) / 10
-    if (len(images.shape) == 5 and count != 10) or count != int(count):
-        raise UserError(f"images of shape {tuple(images.shape)} are not ten rows of digits; give (10, N, C, H, W)")
-    columns = images.shape[1] if len(images.shape) == 5 else int(count)
+    ten_rows = len(images) == 10 if len(images.shape) == 5 else len(images) % 10 == 0
+    check(ten_rows, f"images of shape {tuple(images.shape)} are not ten rows of digits; give (10, N, C, H, W)")
     labels = None if noises is None else [str(noise) for noise in noises]
-    return image_grid(
-        images,
-        [str(digit) for digit in range(10)],
-        labels,
-        title,
-        caption,
-        columns=columns,
-        zoom=zoom,
-        facts=facts,
-    )
+    columns = len(images) // 10
+    return image_grid(images, list("0123456789"), labels, title, caption, columns=columns, zoom=zoom, facts=facts)
 
 
 def reverse_strip(
@@ -121,41 +110,29 @@ def reverse_strip(
     zoom: int | None = None,
     facts: Facts | None = None,
 ) -> ReportFigure:
-    """The reverse process of some images, one column a timestep: x on its way, and below it the x0 that the
-    network sees.
+    """The reverse process, a column for each step: x after the step, above the predicted x0.
 
-    - steps: the sampler's steps to show, as `frames(…, at=[349, 140, 84, 42, 14, 0])` picks them: `.t`, and
-      `.x` and `.x0` of shape (B, C, H, W). x is the image after the step t.
-    - images: which of the batch, with `names` for them, e.g. `images=[0, 1]`,
-      `names=["MNIST-M", "street digits"]`.
-    - predicted: whether the rows of predicted x0 are shown.
-    - start: x_T, (B, C, H, W), to be shown in a column of its own before the first step.
+    - steps: those of a sampler that are shown.
+    - images: which of the batch, with `names` for them.
+    - predicted: whether x0 is shown. start: x_T, (B, C, H, W), for a column before the first step.
 
-    >>> steps = ddpm(denoise, x_T, schedule, seeds=[0])           # doctest: +SKIP
-    >>> strip = reverse_strip(frames(steps, at=[349, 84, 14, 0]))  # doctest: +SKIP
+    Raises `UserError` where there are no steps, or not as many names as images.
+
+    >>> reverse_strip([step for step in ddpm(denoise, x_T, seeds=[0]) if step.t % 50 == 0])   # doctest: +SKIP
     """
     chosen = [images] if isinstance(images, int) else list(images)
-    names = list(names) if names is not None else [""] * len(chosen)
-    rows, labels = [], []
-    for image, name in zip(chosen, names, strict=True):
-        first = [] if start is None else [to_rgb(start[image])[0]]
-        rows.append(first + [to_rgb(step.x[image])[0] for step in steps])
-        labels.append(f"{name}  $x$".strip())
-        if predicted:
-            blank = [np.full_like(first[0], 255)] if first else []
-            rows.append(blank + [to_rgb(step.x0[image])[0] for step in steps])
-            labels.append("predicted $x_0$")
-    columns = ([] if start is None else ["$x_T$"]) + [f"t = {int(step.t)}" for step in steps]
-    stacked = np.array(rows).transpose(0, 1, 4, 2, 3)
+    names = [""] * len(chosen) if names is None else names
+    check(len(steps), "there are no steps to show; give some of those that a sampler yields")
+    check(len(names) == len(chosen), f"{len(names)} names for {len(chosen)} images; give one for each")
+    first = [] if start is None else [to_rgb(start[chosen])]
+    rows = [first + [to_rgb(step.x[chosen]) for step in steps]]
+    if predicted:
+        blank = [np.full_like(image, WHITE) for image in first]
+        rows.append(blank + [to_rgb(step.x0[chosen]) for step in steps])
+    labels = [label for name in names for label in (f"{name}  $x$".strip(), "predicted $x_0$")[: len(rows)]]
+    columns = ["$x_T$"] * len(first) + [f"t = {int(step.t)}" for step in steps]
+    stacked = rearrange(np.array(rows), "row step image h w c -> (image row) step c h w")
     return image_grid(stacked, labels, columns, title, caption, zoom=zoom, facts=facts)
-
-
-def _arrange(images: Any, columns: int) -> tuple[np.ndarray, int, int]:
-    if len(images.shape) == 5:
-        rows, columns = int(images.shape[0]), int(images.shape[1])
-        return to_rgb(images.reshape(-1, *images.shape[2:])), rows, columns
-    images = to_rgb(images)
-    return images, -(-len(images) // columns), columns
 
 
 def _widest(labels: Sequence[str]) -> int:
@@ -163,16 +140,16 @@ def _widest(labels: Sequence[str]) -> int:
 
 
 def _mosaic(images: np.ndarray, columns: int, room: float, zoom: int | None, gap: int) -> np.ndarray:
-    """The grid in device pixels, `DENSITY` of them a unit."""
+    """The grid of (N, H, W, 3) in device pixels, `DENSITY` of them a unit."""
     across = ((room + gap) / columns - gap) * DENSITY  # device pixels for one image
     while zoom is None and min(images.shape[1:3]) >= 32 and images.shape[2] > across:
-        images = _halve(images)
+        images = _halved(images)
     fits = max(1, int(across // images.shape[2]))
     device_zoom = zoom * DENSITY if zoom else fits - (fits % DENSITY if fits > DENSITY else 0)
-    return tile(images.transpose(0, 3, 1, 2), columns, gap=gap * DENSITY, zoom=device_zoom)
+    return tile(rearrange(images, "n h w c -> n c h w"), columns, gap=gap * DENSITY, zoom=device_zoom)
 
 
-def _halve(images: np.ndarray) -> np.ndarray:
-    height, width = images.shape[1] // 2, images.shape[2] // 2
-    blocks = images[:, : 2 * height, : 2 * width].reshape(len(images), height, 2, width, 2, 3)
-    return blocks.mean(axis=(2, 4)).round().astype(np.uint8)
+def _halved(images: np.ndarray) -> np.ndarray:
+    height, width = (side // 2 * 2 for side in images.shape[1:3])
+    means = reduce(images[:, :height, :width].astype(float), "n (h 2) (w 2) c -> n h w c", "mean")
+    return means.round().astype(np.uint8)

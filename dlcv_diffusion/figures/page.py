@@ -1,4 +1,4 @@
-"""The page that every figure is printed on: its style, its caption, the facts that would make it again."""
+"""The page of every figure: its style, its caption, the facts that would make it again."""
 
 import json
 import os
@@ -19,9 +19,10 @@ from matplotlib.textpath import text_to_path
 from PIL import Image
 
 from .. import __version__
-from ..errors import UserError
+from ..declared import validated
+from ..errors import UserError, check
 from ..files import atomic_write
-from .pixels import png_bytes, png_size
+from .rgb import png_bytes, png_size
 
 DPI = 100  # one unit of every layout here is 1/100 inch: a pixel on an ordinary screen
 DENSITY = 2  # pictures are drawn at twice that, so that they are sharp on a fine screen and in print
@@ -33,16 +34,15 @@ Facts = Mapping[str, Any]
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The package's style sheet, for as long as the `with` lasts; nothing global is changed for longer."""
+    """The package's style sheet, for as long as the `with` lasts."""
     with as_file(files(__package__) / "dlcv.mplstyle") as sheet, matplotlib.style.context(["default", sheet]):
         yield
 
 
 class ReportFigure(Figure):
-    """A matplotlib figure with a caption and the facts that made it, which shows itself in a notebook.
+    """A matplotlib figure with a caption and the facts that made it, without pyplot.
 
-    `width` and `height` are in units of 1/100 inch; the caption is printed below and not counted. The
-    figure belongs to no pyplot session: nothing has to be closed, and no backend is chosen by making one.
+    - width, height: in units of 1/100 inch, without the caption below.
 
     >>> fig = ReportFigure(300, 200, caption="An empty page", facts={"seed": 0})
     >>> axes = fig.place(20, 20, 260, 160)
@@ -89,25 +89,20 @@ def describe(facts: Facts) -> str:
 
 
 def save_figure(fig: Figure, path: str | Path, facts: Facts | None = None, *, density: int = DENSITY) -> Path:
-    """Write a figure as PNG, with the facts that would make it again below it and in its metadata; the path
-    is returned.
+    """Write a figure as PNG, with the facts that would make it again below it and in its metadata; returns the path.
 
-    `facts` (seeds, steps, η, w, weights …) are added to the figure's own; no figure is written without any.
-    They are stored as JSON under the PNG's text key `Facts`, where `read_facts` finds them, and in words
-    under `Description`. Any matplotlib figure will do. A relative path is taken from the current folder;
-    `figures_folder()` is the usual one. The file is written whole or not at all, and its bytes depend on
-    nothing but the figure and the facts.
+    - fig: any matplotlib figure. path: see `figures_folder`.
+    - facts: seeds, steps, η, w, weights …, added to the figure's own; in the PNG's text they are JSON under `Facts`.
 
     Raises `UserError` for a path that is no PNG or cannot be written, and where there are no facts.
 
     >>> save_figure(fig, figures_folder() / "digits.png", {"seeds": range(10), "w": 2.0})  # doctest: +SKIP
     """
     path = Path(path)
-    if path.suffix.lower() != ".png":
-        raise UserError(f"cannot write a figure to '{path}': its facts travel in a PNG; give a name that ends in .png")
+    is_png = path.suffix.lower() == ".png"
+    check(is_png, f"cannot write a figure to '{path}': its facts travel in a PNG; give a name that ends in .png")
     facts = {**getattr(fig, "facts", {}), **(facts or {})}
-    if not facts:
-        raise UserError(f"the figure for '{path.name}' has no facts; give the numbers that made it, as seeds, steps, w")
+    check(facts, f"the figure for '{path.name}' has no facts; give the numbers that made it, as seeds, steps, w")
     png = _render(fig, getattr(fig, "caption", ""), facts, density)
     with atomic_write(path) as temporary:
         temporary.write_bytes(png)
@@ -115,22 +110,24 @@ def save_figure(fig: Figure, path: str | Path, facts: Facts | None = None, *, de
 
 
 def read_facts(path: str | Path) -> dict[str, Any]:
-    """The facts that a figure was saved with: `{}` for a picture that has none.
+    """The facts that a figure was saved with; `{}` for a picture without any.
 
-    Raises `UserError` where there is no such file, or it is no picture.
+    Raises `UserError` where there is no such file, it is no picture, or its facts are damaged.
 
     >>> read_facts("figures/digits_mnistm_grid.png")["w"]   # doctest: +SKIP
     2.0
     """
     try:
         with Image.open(path) as image:
-            return json.loads(image.info.get("Facts", "{}"))
-    except OSError as error:
-        raise UserError(f"cannot read the facts of '{path}': {error.strerror or 'not a picture'}") from error
+            facts = json.loads(image.info.get("Facts", "{}"))
+    except (OSError, ValueError, SyntaxError, RecursionError, Image.DecompressionBombError) as error:
+        why = getattr(error, "strerror", None) or "not a picture with facts in JSON"
+        raise UserError(f"cannot read the facts of '{path}': {why}; give a figure of this package") from error
+    return validated(dict[str, Any], facts, f"the facts of '{path}'")
 
 
 def figures_folder() -> Path:
-    """Where the report's figures go: `$DLCV_FIGURES`, else `figures/` beside the notebooks, or here."""
+    """`$DLCV_FIGURES`, else `figures/` beside the notebooks, or here."""
     if folder := os.environ.get("DLCV_FIGURES"):
         return Path(folder)
     here = Path.cwd()
@@ -139,7 +136,7 @@ def figures_folder() -> Path:
 
 @lru_cache(maxsize=1024)
 def text_width(words: str, size: float, weight: str = "normal") -> float:
-    """Width of one line of text in units, at `size` points. `$…$` is measured as mathematics."""
+    """Width of one line of text in units, at `size` points; `$…$` is mathematics."""
     font = FontProperties(family="DejaVu Sans", weight=weight, size=size)
     return text_to_path.get_text_width_height_descent(words, font, ismath=words.count("$") >= 2)[0] * DPI / 72
 
@@ -195,8 +192,7 @@ def _in_one_line(caption: str, facts: Facts) -> str:
 
 
 def _in_words(value: Any) -> str:
-    if not isinstance(value, str | int | float | None):
-        value = _plain(value)
+    value = value if isinstance(value, str | int | float | None) else _plain(value)
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, list | tuple):
@@ -208,7 +204,7 @@ def _in_words(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON can hold. Of an absolute path only the name is kept: no machine's folders in a figure."""
+    """What JSON can hold; of an absolute path only the name."""
     if isinstance(value, PurePath):
         return value.name if value.is_absolute() else value.as_posix()
     if isinstance(value, range | set | frozenset):

@@ -2,16 +2,20 @@
 
 import csv
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator
 
-from ..errors import UserError
+from ..errors import UserError, check
 from .page import PAGE, Facts, ReportFigure, style
 
 MARKERS = "osD^vP"
+LINE = {"color": "#666666", "linewidth": 0.8, "linestyle": ":"}
+NAME = {"size": 7.5, "color": "#444444", "textcoords": "offset points"}
 
 
 def loss_curve(
@@ -25,14 +29,10 @@ def loss_curve(
     marks: Mapping[str, float] | None = None,
     facts: Facts | None = None,
 ) -> ReportFigure:
-    """Training loss against steps, from the CSV of metrics that training writes: each value pale, their
-    mean drawn over it.
+    """Training loss against steps: the values pale, their exponential moving average over them.
 
-    - metrics: a CSV file with a header, or several by name, to be compared.
-    - x, y: its columns.
-    - smooth: weight of the past in the exponential moving average, corrected for its start; 0 leaves the
-      values as they are.
-    - marks: horizontal lines by name, e.g. `{"the report, epoch 1": 0.0912}`.
+    - metrics: the CSV file that training writes, or several by name. x, y: its columns.
+    - smooth: weight of the past in the average. marks: horizontal lines by name.
 
     Raises `UserError` for a file that is missing or has no such columns.
 
@@ -40,8 +40,8 @@ def loss_curve(
     """
     runs = dict(metrics) if isinstance(metrics, Mapping) else {"": metrics}
     with style():
-        fig, (axes,) = _page(280, 1, caption, facts)
-        lowest = np.inf
+        fig, (axes,) = panels(1, caption, facts)
+        lowest = min((marks or {}).values(), default=np.inf)
         for number, (name, path) in enumerate(runs.items()):
             steps, values = _read_columns(Path(path), x, y)
             if smooth:
@@ -51,39 +51,33 @@ def loss_curve(
             lowest = min(lowest, np.nanmin(mean))
         _draw_marks(axes, marks)
         axes.set(title=title, xlabel=x, ylabel=y, yscale="log")
-        axes.set_ylim(bottom=0.4 * min([lowest, *(marks or {}).values()]))
-        _plain_log_labels(axes)
+        axes.set_ylim(bottom=0.4 * lowest)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("")
         _legend(axes)
     return fig
 
 
 def schedule_plot(schedules: Any, title: str = "", caption: str = "", *, facts: Facts | None = None) -> ReportFigure:
-    """What is left of the image (ᾱ_t) and the signal-to-noise ratio (SNR = ᾱ_t / (1 − ᾱ_t)) over time.
+    """What is left of the image, ᾱ_t, and the signal-to-noise ratio ᾱ_t / (1 − ᾱ_t) over time.
 
-    - schedules: a `NoiseSchedule` or an array ᾱ_0 … ᾱ_{T−1}, or several by name. Several are drawn over t /
-      T, since their T may differ. The legend gives each one's ᾱ at the last timestep, which ought to be 0.
+    - schedules: a `NoiseSchedule` or an array ᾱ_0 … ᾱ_{T−1}; or several by name, which are drawn over t / T.
 
     >>> fig = schedule_plot({"linear, T = 350": NoiseSchedule.linear(350)})  # doctest: +SKIP
     """
     named = dict(schedules) if isinstance(schedules, Mapping) else {"": schedules}
+    time = "t / T" if len(named) > 1 else "timestep t"
     with style():
-        fig, (left, right) = _page(290, 2, caption, facts)
+        fig, (left, right) = panels(2, caption, facts, height=290)
         for name, schedule in named.items():
             alphas_bar = np.asarray(getattr(schedule, "alphas_bar", schedule), dtype=float)
             times = np.arange(len(alphas_bar)) / (len(alphas_bar) if len(named) > 1 else 1)
             end = rf"last $\bar\alpha_t$ = {alphas_bar[-1]:.2g}"
             left.plot(times, alphas_bar, label=f"{name}: {end}" if name else end)
             right.plot(times, alphas_bar / (1 - alphas_bar), label=name or None)
-        right.axhline(1, color="#666666", linewidth=0.8, linestyle=":")
-        right.annotate("as much noise as image", (0.99, 1), (0, 3), ha="right", size=7.5, color="#444444",
-                       xycoords=right.get_yaxis_transform(), textcoords="offset points")  # fmt: skip
-        time = "t / T" if len(named) > 1 else "timestep t"
-        left.set(
-            title=title or "What is left of the image",
-            xlabel=time,
-            ylabel=r"$\bar\alpha_t$",
-            ylim=(-0.03, 1.03),
-        )
+        _draw_marks(right, {"as much noise as image": 1})
+        left.set(title=title or "What is left of the image", xlabel=time, ylabel=r"$\bar\alpha_t$", ylim=(-0.03, 1.03))
         right.set(title="Signal to noise", xlabel=time, ylabel="SNR", yscale="log")
         fig.legend(handles=left.lines, loc="outside lower left", ncols=min(len(named), 3))
     return fig
@@ -100,33 +94,25 @@ def trade_off_plot(
     marks: Mapping[str, float] | None = None,
     facts: Facts | None = None,
 ) -> ReportFigure:
-    """What guidance buys and what it costs: accuracy (more is better) and Fréchet distance (less is better)
-    against w.
+    """What guidance buys and costs: accuracy and Fréchet distance against the guidance weight w.
 
-    - w: the guidance weights.
-    - accuracy, distance: by name, e.g. of each half of the digits, one value for each w, NaN where nothing
-      was measured. Accuracies are shares, 0 … 1.
-    - chosen: the w that is used elsewhere; a line marks it.
-    - marks: horizontal lines by name in the panel of distances, e.g. `{"two real halves": 1.0}`.
+    - accuracy (0 … 1), distance: by name, a value for each w, NaN where nothing was measured.
+    - chosen: the w that a line marks. marks: horizontal lines by name in the panel of distances.
 
     Raises `UserError` where there are not as many values as weights.
 
     >>> fig = trade_off_plot([0, 2], {"MNIST-M": [0.9, 0.99]}, {"MNIST-M": [3.0, 6.0]}, chosen=2)
     """
-    for name, values in [*accuracy.items(), *distance.items()]:
-        if len(values) != len(w):
-            raise UserError(f"'{name}' has {len(values)} values for {len(w)} guidance weights; give one for each")
     with style():
-        fig, (left, right) = _page(280, 2, caption, facts)
-        for axes, curves, scale in ((left, accuracy, 100), (right, distance, 1)):
-            for number, (name, values) in enumerate(curves.items()):
-                weights, values = np.asarray(w, dtype=float), np.asarray(values, dtype=float) * scale
-                there = ~np.isnan(values)
-                axes.plot(weights[there], values[there], marker=MARKERS[number % len(MARKERS)], label=name)
+        fig, (left, right) = panels(2, caption, facts)
+        _draw_curves(
+            left, w, {name: 100 * np.asarray(share, float) for name, share in accuracy.items()}, "guidance weights"
+        )
+        _draw_curves(right, w, distance, "guidance weights")
+        for axes in (left, right):
             if chosen is not None:
-                axes.axvline(chosen, color="#666666", linewidth=0.8, linestyle=":")
-                axes.annotate(f"w = {chosen:g}", (chosen, 0.02), (3, 0), size=7.5, color="#444444",
-                              xycoords=axes.get_xaxis_transform(), textcoords="offset points")  # fmt: skip
+                axes.axvline(chosen, **LINE)
+                axes.annotate(f"w = {chosen:g}", (chosen, 0.02), (3, 0), xycoords=axes.get_xaxis_transform(), **NAME)
             axes.set(xlabel="guidance weight w")
         left.set(title=title or "Recognised as meant", ylabel="accuracy, %")
         right.set(title="Distance from real images", ylabel="Fréchet distance")
@@ -152,28 +138,21 @@ def line_plot(
     marks: Mapping[str, float] | None = None,
     facts: Facts | None = None,
 ) -> ReportFigure:
-    """One panel of curves over the same x.
+    """One panel of curves over the same x; the vertical axis begins at 0.
 
     - curves: by name, as many values as x has, NaN where there is none.
     - markers: draw the points, too. log_x: a logarithmic axis that names the values of x.
-    - band: two values of y between which the page is grey, with `band_label` in the legend.
-    - marks: horizontal lines by name. The vertical axis begins at 0.
+    - band: two values of y, grey between them. marks: horizontal lines by name.
 
     Raises `UserError` where there are not as many values as x has.
 
     >>> fig = line_plot([0, 0.5, 1], {"lerp": [1, 0.71, 1]}, "α", "length", marks={"all noise": 1.0})
     """
     with style():
-        fig, (axes,) = _page(280, 1, caption, facts)
+        fig, (axes,) = panels(1, caption, facts)
         if band is not None:
             axes.axhspan(*band, color="#DDDDDD", label=band_label or None)
-        for number, (name, values) in enumerate(curves.items()):
-            if len(values) != len(x):
-                raise UserError(f"'{name}' has {len(values)} values for {len(x)} places on the axis; give one for each")
-            values = np.asarray(values, dtype=float)
-            there = ~np.isnan(values)
-            marker = MARKERS[number % len(MARKERS)] if markers else None
-            axes.plot(np.asarray(x, dtype=float)[there], values[there], marker=marker, label=name)
+        _draw_curves(axes, x, curves, "places on the axis", markers)
         axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
         if log_x:
             axes.set_xscale("log")
@@ -185,49 +164,54 @@ def line_plot(
     return fig
 
 
-def _page(height: int, panels: int, caption: str, facts: Facts | None) -> tuple[ReportFigure, list[Any]]:
+def panels(
+    count: int, caption: str, facts: Facts | None, *, height: int = 280, **sharing: bool
+) -> tuple[ReportFigure, list[Axes]]:
+    """A figure as wide as a page, and its panels from left to right."""
     fig = ReportFigure(PAGE, height, caption=caption, facts=facts, layout="constrained")
     fig.get_layout_engine().set(w_pad=0.08, h_pad=0.06)
-    return fig, list(fig.subplots(1, panels, squeeze=False)[0])
+    return fig, list(fig.subplots(1, count, squeeze=False, **sharing)[0])
 
 
-def _draw_marks(axes: Any, marks: Mapping[str, float] | None, lowest: float = -np.inf) -> None:
-    """Horizontal lines, their names above them; or below, where all curves, down to `lowest`, are above the line."""
+def _draw_curves(
+    axes: Axes, x: Sequence[float], curves: Mapping[str, Sequence[float]], what: str, markers: bool = True
+) -> None:
+    """Curves over x by name; values that are NaN are left out."""
+    x = np.asarray(x, float)
+    for number, (name, values) in enumerate(curves.items()):
+        values = np.asarray(values, float)
+        check(len(values) == len(x), f"'{name}' has {len(values)} values for {len(x)} {what}; give one for each")
+        there = ~np.isnan(values)
+        marker = MARKERS[number % len(MARKERS)] if markers else None
+        axes.plot(x[there], values[there], marker=marker, label=name)
+
+
+def _draw_marks(axes: Axes, marks: Mapping[str, float] | None, lowest: float = -np.inf) -> None:
+    """Horizontal lines by name; the name is below the line where all curves, down to `lowest`, are above it."""
     for name, value in (marks or {}).items():
-        axes.axhline(value, color="#666666", linewidth=0.8, linestyle=":")
-        axes.annotate(name, (0.99, value), (0, 3 if value > lowest else -9), ha="right", size=7.5, color="#444444",
-                      xycoords=axes.get_yaxis_transform(), textcoords="offset points")  # fmt: skip
+        place = {"ha": "right", "xycoords": axes.get_yaxis_transform()}
+        axes.axhline(value, **LINE)
+        axes.annotate(name, (0.99, value), (0, 3 if value > lowest else -9), **place, **NAME)
 
 
-def _legend(axes: Any) -> None:
+def _legend(axes: Axes) -> None:
     if axes.get_legend_handles_labels()[1]:
         axes.legend()
 
 
-def _plain_log_labels(axes: Any) -> None:
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter("")
-
-
 def _moving_average(values: np.ndarray, smooth: float) -> np.ndarray:
-    mean, result = 0.0, np.empty_like(values)
-    for index, value in enumerate(values):
-        mean = smooth * mean + (1 - smooth) * value
-        result[index] = mean / (1 - smooth ** (index + 1))
-    return result
+    """(1 − s) Σ s^(n−i) x_i / (1 − s^n), for each n."""
+    sums = list(accumulate(values, lambda past, value: smooth * past + (1 - smooth) * value, initial=0.0))
+    return np.array(sums[1:]) / (1 - smooth ** np.arange(1, len(sums)))
 
 
-def _read_columns(path: Path, x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
+def _read_columns(path: Path, x: str, y: str) -> np.ndarray:
+    """(2, N): the two columns, in the rows that have a value of y."""
     try:
         with open(path, newline="", encoding="utf-8") as file:
-            rows = [(float(row[x]), float(row[y])) for row in csv.DictReader(file) if row.get(y)]
-    except OSError as error:
-        raise UserError(
-            f"cannot read the metrics '{path}': {error.strerror}; train first, or give another file"
-        ) from error
-    except (KeyError, ValueError) as error:
-        raise UserError(f"'{path}' is no table of metrics with the columns '{x}' and '{y}'") from error
-    if not rows:
-        raise UserError(f"'{path}' has no values in the columns '{x}' and '{y}'; let the training run a little longer")
-    return tuple(np.array(rows).T)
+            rows = [(float(row[x]), float(row[y])) for row in csv.DictReader(file) if row[y]]
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+        why = getattr(error, "strerror", None) or f"it is no table with the columns '{x}' and '{y}'"
+        raise UserError(f"cannot read the metrics '{path}': {why}; train first, or give another file") from error
+    check(rows, f"'{path}' has no values in the columns '{x}' and '{y}'; let the training run a little longer")
+    return np.array(rows).T

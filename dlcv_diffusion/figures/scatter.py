@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..errors import UserError
-from .page import PAGE, Facts, ReportFigure, style
+from ..errors import check
+from .page import Facts, ReportFigure, style
+from .plots import panels
 
 
 def scatter_plot(
@@ -16,11 +17,9 @@ def scatter_plot(
     *,
     facts: Facts | None = None,
 ) -> ReportFigure:
-    """One panel for each name, with the same axes in all: a point for each image, and the correlation r of the two.
+    """A panel for each name, all with the same axes: a point for each image, and the correlation r of x and y.
 
     - points: by name, x and y, two lists of one length of at least two numbers.
-    - xlabel, ylabel: what they are.
-    - caption, facts: printed below; see `save_figure`.
 
     Raises `UserError` for lists of other lengths.
 
@@ -28,14 +27,12 @@ def scatter_plot(
     """
     arrays = {name: (np.asarray(x, float), np.asarray(y, float)) for name, (x, y) in points.items()}
     for name, (x, y) in arrays.items():
-        if x.shape != y.shape or x.ndim != 1 or len(x) < 2:
-            raise UserError(f"'{name}' has {x.size} and {y.size} numbers; give two lists of one length, of two or more")
+        fits = x.shape == y.shape and x.ndim == 1 and len(x) > 1
+        check(fits, f"'{name}' has {x.size} and {y.size} numbers; give two lists of one length, of two or more")
     with style():
-        fig = ReportFigure(PAGE, 280, caption=caption, facts=facts, layout="constrained")
-        fig.get_layout_engine().set(w_pad=0.08, h_pad=0.06)
-        panels = fig.subplots(1, len(arrays), sharex=True, sharey=True, squeeze=False)[0]
-        for number, (axes, (name, (x, y))) in enumerate(zip(panels, arrays.items(), strict=True)):
+        fig, all_axes = panels(len(arrays), caption, facts, sharex=True, sharey=True)
+        for number, (axes, (name, (x, y))) in enumerate(zip(all_axes, arrays.items(), strict=True)):
             axes.plot(x, y, "o", color=f"C{number}", markersize=2.5, alpha=0.4, markeredgewidth=0)
             axes.set(title=f"{name}: r = {np.corrcoef(x, y)[0, 1]:.2f}", xlabel=xlabel)
-        panels[0].set(ylabel=ylabel)
+        all_axes[0].set(ylabel=ylabel)
     return fig

@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
-from ..errors import UserError
-from ..figures import to_rgb
-from .explorer import Control, Explorer, Picture
+from ..errors import check
+from .controls import Control
+from .explorer import Explorer, Picture
 
 
 def step_explorer(
@@ -22,15 +23,11 @@ def step_explorer(
 ) -> Explorer:
     """A slider through timesteps, forwards through noising or backwards through sampling.
 
-    - steps: one of
-      a sampler, or a list of its steps: below x, as it is after the step t, stands the x0 that the network
-      predicts; a list of pictures, one for each of `timesteps`; a function from t to a picture, asked for
-      when the slider gets there.
-    - timesteps: the slider's positions from left to right; of a sampler's steps they are known.
-    - images: which images of a sampler's batch.
-    - start: the first position, by default the leftmost; still: the timesteps in the still picture, six by
-      default.
-    - options: `describe`, `columns`, `zoom`, `cache`, `title`, `caption`, `facts`, see `Explorer`.
+    - steps: a sampler, or its steps, shown as x after the step t above the predicted x0; pictures, one for each of
+      `timesteps`; or a function from t to a picture.
+    - timesteps: the slider's positions; a sampler's steps have their own. images: which of a sampler's batch.
+    - start: the first position. still: the timesteps in the still picture, by default six.
+    - options: those of `Explorer`.
 
     Raises `UserError` where timesteps and pictures are not as many.
 
@@ -41,23 +38,21 @@ def step_explorer(
         pictures = list(steps)
         if timesteps is None and all(hasattr(step, "t") for step in pictures):
             chosen = [images] if isinstance(images, int) else list(images)
-            timesteps = [int(step.t) for step in pictures]
-            pictures = [_x_and_x0(step, chosen) for step in pictures]
+            timesteps = [step.t for step in pictures]
+            pictures = [torch.cat([step.x[chosen], step.x0[chosen]]) for step in pictures]
             options.setdefault("columns", len(chosen))
-        if timesteps is None or len(timesteps) != len(pictures):
-            raise UserError(f"{len(pictures)} pictures for {len(timesteps or [])} timesteps; give one for each")
+        count = len(timesteps) if timesteps is not None else 0
+        check(count == len(pictures), f"{len(pictures)} pictures for {count} timesteps; give one for each")
         draw = dict(zip(map(int, timesteps), pictures, strict=True)).__getitem__
-    elif timesteps is None:
-        raise UserError("a function from t to a picture needs the timesteps to go through; give timesteps=…")
-    timesteps = [int(t) for t in timesteps]
-    if still is None and timesteps:
-        still = [timesteps[i] for i in sorted(set(np.linspace(0, len(timesteps) - 1, 6).round().astype(int)))]
-    control = Control(timesteps, description, label=str, start=start, play=True)
-    return Explorer(lambda t: draw(t), {"t": control}, still or [], **options)
+    check(timesteps is not None, "a function from t to a picture needs the timesteps to go through; give timesteps=…")
+    control = Control([int(t) for t in timesteps], description, label=str, start=start, play=True)
+    if still is None:
+        still = [control.values[i] for i in np.unique(np.linspace(0, len(control.values) - 1, 6).round().astype(int))]
+    return Explorer(lambda t: draw(t), {"t": control}, still, **options)
 
 
 def guidance_explorer(
-    sample: Callable[[float], Picture | Iterator[Any]],
+    sample: Callable[[float], Picture | Iterator[Any] | tuple[Iterator[Any], int]],
     weights: Sequence[float] = tuple(step / 2 for step in range(13)),
     *,
     start: float = 2.0,
@@ -68,20 +63,11 @@ def guidance_explorer(
 ) -> Explorer:
     """A slider over the guidance weight w, from no guidance (0) to too much.
 
-    - sample: from w to images (N, C, H, W), of the same noises each time, so that only w makes the
-      difference; or to a sampler, whose predictions are shown while it works.
-    - weights: the slider's positions; start: the first one; still: the weights in the still picture.
-    - live: sample while the slider is dragged, instead of when it is let go.
-    - options: `describe`, `columns`, `zoom`, `cache`, `title`, `caption`, `facts`, see `Explorer`.
+    - sample: from w to images or a sampler, as the `draw` of an `Explorer`, from the same noises each time.
+    - weights: the slider's positions. start: the first one. still: those in the still picture.
+    - live: sample while the slider is dragged. options: those of `Explorer`.
 
-    >>> guidance_explorer(
-    ...     lambda w: ddim(guided(model, labels, w), x_T, schedule, steps=20), columns=10, live=True
-    ... )  # doctest: +SKIP
+    >>> guidance_explorer(lambda w: ddim(guided(digits, labels, w), x_T, steps=20), columns=10)  # doctest: +SKIP
     """
-    control = Control([float(w) for w in weights], description, start=float(start), live=live)
-    return Explorer(lambda w: sample(w), {"w": control}, [float(w) for w in still], **options)
-
-
-def _x_and_x0(step: Any, images: Sequence[int]) -> np.ndarray:
-    rows = [to_rgb(step.x[index])[0] for index in images] + [to_rgb(step.x0[index])[0] for index in images]
-    return np.stack(rows).transpose(0, 3, 1, 2)
+    control = Control(weights, description, start=start, live=live)
+    return Explorer(lambda w: sample(w), {"w": control}, still, **options)

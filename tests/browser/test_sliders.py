@@ -6,6 +6,8 @@ the environment, as `.ci/run` has it, they fail.
 
 import os
 import shutil
+import subprocess
+import sys
 
 import nbformat
 import pytest
@@ -27,7 +29,7 @@ def denoise(x, t):
 
 EXPLORE = """
 eta_explorer(
-    denoise, schedule=NoiseSchedule.linear(1000), image_size=(1, 64, 64), seeds=range(50), steps=(20,), still=[0],
+    denoise, schedule=NoiseSchedule.linear(1000), shape=(1, 64, 64), seeds=range(50), steps=(20,), still=[0],
     describe=lambda eta, steps, seed: f"seed {seed}, {len(calls)} calls before",
 )
 """
@@ -55,12 +57,19 @@ def folder(root, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def open_notebook(folder, tmp_path_factory, screenshots):
-    """A function that opens a notebook by its name, in one browser and one JupyterLab for all tests."""
+def browser():
+    """One browser for all tests."""
     if find_browser() is None:
         (pytest.fail if os.environ.get("DLCV_REQUIRE_BROWSER") else pytest.skip)(HOW_TO_GET_ONE)
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def open_notebook(browser, folder, tmp_path_factory, screenshots):
+    """A function that opens a notebook by its name, in one JupyterLab for all tests."""
     scratch, figures = tmp_path_factory.mktemp("lab"), tmp_path_factory.mktemp("figures")
-    with running_lab(folder, scratch, environment(figures, cpu=True)) as lab, chromium() as browser:
+    with running_lab(folder, scratch, environment(figures, cpu=True)) as lab:
         yield lambda name: LabNotebook(browser, lab, name)
     screenshots.mkdir(parents=True, exist_ok=True)
     shutil.copy(lab.log, screenshots / "jupyterlab.log")
@@ -121,6 +130,7 @@ def test_a_held_key_leaves_nothing_in_the_queue(open_notebook, screenshots):
         try:
             notebook.run_all()
             notebook.watch()
+            assert notebook.page.locator(".jp-OutputArea-output img").count() == 1  # the live picture, not the still
             handle = notebook.handle("seed of the noise")
             handle.focus()
             for _ in range(8):
@@ -141,3 +151,21 @@ def test_a_held_key_leaves_nothing_in_the_queue(open_notebook, screenshots):
             assert notebook.errors() == []
         finally:
             notebook.screenshot(screenshots / "slow.png")
+
+
+def test_a_page_made_of_a_notebook_shows_the_still_without_a_network(browser, folder, tmp_path, screenshots):
+    options = ["--execute", "--to", "html", "--output-dir", tmp_path]
+    subprocess.run(
+        [sys.executable, "-m", "nbconvert", *options, folder / "slow.ipynb"], check=True, capture_output=True
+    )
+    context = browser.new_context(offline=True)
+    try:
+        page = context.new_page()
+        page.goto((tmp_path / "slow.html").as_uri())
+        (size,) = page.locator("img").evaluate_all("images => images.map(image => [image.naturalWidth, image.height])")
+        assert min(size) > 64 and page.locator("img").is_visible()
+        assert page.locator(".jp-Notebook").inner_text().count("rror") == 0
+        screenshots.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=screenshots / "exported.png", full_page=True)
+    finally:
+        context.close()

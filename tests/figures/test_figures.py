@@ -21,6 +21,7 @@ from dlcv_diffusion.figures import (
     image_grid,
     line_plot,
     loss_curve,
+    png_bytes,
     read_facts,
     reverse_strip,
     save_figure,
@@ -52,10 +53,36 @@ def test_float_images_are_clipped_and_uint8_images_untouched():
     assert np.array_equal(to_rgb(byte)[0], byte.permute(1, 2, 0).numpy())
 
 
-@pytest.mark.parametrize("bad", [np.zeros((2, 2)), np.zeros((1, 4, 2, 2)), np.zeros((1, 3, 2, 2), np.int64)])
+BAD = [(2, 2), (1, 4, 2, 2), (0, 3, 2, 2), (1, 3, 0, 2)]
+
+
+@pytest.mark.parametrize("bad", [*map(np.zeros, BAD), np.zeros((1, 3, 2, 2), np.int64), torch.zeros(1, 3, 2, 2).int()])
 def test_what_cannot_be_shown_is_refused_in_one_sentence(bad):
     with pytest.raises(UserError, match="cannot be shown; give"):
         to_rgb(bad)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("show", [to_rgb, tile, image_grid, lambda images: digit_grid(images[None].repeat(10, 0))])
+def test_samples_that_are_not_finite_have_no_picture(value, show):
+    images = np.zeros((2, 3, 4, 4), np.float32)
+    images[1, 2, 3, 3] = value
+    for bad in (images, images.astype(np.float64), images[::-1]):
+        with pytest.raises(UserError, match="finite"):
+            show(bad)
+
+
+def test_grey_images_have_three_equal_channels():
+    x = torch.linspace(-1, 1, 6).view(1, 1, 2, 3)
+    assert to_rgb(x)[0].tolist() == [[[level] * 3 for level in row] for row in [[0, 51, 102], [153, 204, 255]]]
+
+
+def test_large_images_are_halved_by_the_mean_of_four_pixels():
+    quarters = np.kron(np.ones((400, 400), np.uint8), np.array([[0, 10], [20, 33]], np.uint8))  # their mean is 15.75
+    fig = image_grid(np.broadcast_to(quarters, (2, 3, 800, 800)).copy())
+    mosaic = np.asarray(fig.axes[0].images[0].get_array())
+    assert mosaic.shape == (400, 400 + 2 * DENSITY + 400, 3)
+    assert (mosaic[:, :400] == 16).all() and (mosaic[:, -400:] == 16).all()
 
 
 @given(st.integers(1, 12), st.integers(1, 5), st.integers(1, 3), st.integers(0, 3))
@@ -101,8 +128,11 @@ def test_labels_are_those_given_and_must_be_as_many_as_rows_and_columns(images):
 def test_a_digit_grid_has_ten_rows(images):
     fig = digit_grid(images, noises=[7, 8], title="MNIST-M")
     assert [text.get_text() for text in fig.texts] == ["MNIST-M", "7", "8", *map(str, range(10))]
-    with pytest.raises(UserError, match="not ten rows of digits"):
-        digit_grid(images[:19])
+    for few in (images[:19], images[:18].reshape(9, 2, 3, 8, 8)):
+        with pytest.raises(UserError, match="not ten rows of digits"):
+            digit_grid(few)
+    with pytest.raises(UserError, match="3 labels for 2 columns"):
+        digit_grid(images, noises=range(3))
 
 
 @pytest.mark.parametrize("predicted, start, rows", [(True, True, 4), (False, False, 2)])
@@ -114,6 +144,22 @@ def test_a_reverse_strip_names_its_timesteps(predicted, start, rows):
     labels = [text.get_text() for text in fig.texts]
     assert labels[: 3 + start] == ["$x_T$"] * start + ["t = 349", "t = 84", "t = 0"]
     assert len(labels) == 3 + start + rows
+
+
+def test_a_reverse_strip_shows_each_image_of_each_step_in_its_cell(tmp_path):
+    def of(values):  # three grey images of one level each
+        return torch.tensor(values).view(3, 1, 1, 1).expand(3, 1, 8, 8) / 127.5 - 1
+
+    steps = [SimpleNamespace(t=t, x=of([t, t + 1, t + 2.0]), x0=of([t + 100, t + 101, t + 102.0])) for t in (20, 10)]
+    fig = reverse_strip(steps, [2, 0], ["a", "b"], start=of([30.0, 31, 32]), zoom=1)
+    mosaic = np.asarray(fig.axes[0].images[0].get_array())
+    corners = mosaic[:: (8 + 2) * DENSITY, :: (8 + 2) * DENSITY, 0]
+    assert corners.tolist() == [[32, 22, 12], [255, 122, 112], [30, 20, 10], [255, 120, 110]]
+    for names in (["a"], list("abc")):
+        with pytest.raises(UserError, match="for 2 images"):
+            reverse_strip(steps, [2, 0], names)
+    with pytest.raises(UserError, match="no steps"):
+        reverse_strip([])
 
 
 # --- plots -------------------------------------------------------------------------------------------------
@@ -128,11 +174,19 @@ def test_the_loss_curve_reads_the_metrics(tmp_path):
     assert mean.get_ydata().tolist() == pytest.approx([0.5, 1 / 3, 2 / 7])
 
 
-@pytest.mark.parametrize("content", [None, "a,b\n1,2\n", "step,loss\n", "step,loss\n1,much\n"])
+def test_the_row_that_training_is_writing_is_left_out(tmp_path):
+    metrics = tmp_path / "metrics.csv"
+    metrics.write_text("step,loss\n1,0.5\n2,0.25\n3")
+    assert loss_curve(metrics).axes[0].lines[0].get_xdata().tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "content", [None, "a,b\n1,2\n", "step,loss\n", "step,loss\n1,much\n", "loss,step\n1\n", "step,loss\n1,\0\n", "\xff"]
+)
 def test_metrics_that_are_none_get_one_sentence(content, tmp_path):
     metrics = tmp_path / "metrics.csv"
     if content:
-        metrics.write_text(content)
+        metrics.write_text(content, encoding="latin-1")
     with pytest.raises(UserError, match="metrics.csv"):
         loss_curve(metrics)
 
@@ -188,6 +242,17 @@ def test_a_figure_without_facts_or_not_a_png_is_refused(images, tmp_path):
     with pytest.raises(UserError, match="not a picture"):
         read_facts(tmp_path / "file")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+
+
+@pytest.mark.parametrize("facts", ["{", "[1]", '"seed"', "[" * 100_000, "{}"])
+def test_damaged_facts_get_one_sentence(facts, tmp_path):
+    path = tmp_path / "figure.png"
+    path.write_bytes(png_bytes(np.zeros((2, 2, 3), np.uint8), {"Facts": facts}))
+    if facts == "{}":
+        assert read_facts(path) == {}
+    else:
+        with pytest.raises(UserError, match="figure.png"):
+            read_facts(path)
 
 
 def test_the_same_figure_is_the_same_file(images, tmp_path):

@@ -4,9 +4,10 @@ How a move of the slider is drawn beside the kernel's other work is tested in an
 """
 
 import asyncio
-import sys
 import threading
 import time
+from decimal import Decimal
+from fractions import Fraction
 from types import SimpleNamespace
 
 import nbformat
@@ -15,14 +16,12 @@ import pytest
 import torch
 from nbconvert import HTMLExporter
 
-from dlcv_diffusion import NoiseSchedule, UserError, ddim, last, seeded_noise
-from dlcv_diffusion.denoiser import EpsDenoiser
+from dlcv_diffusion import Denoiser, NoiseSchedule, UserError, ddim, guided, last, seeded_noise
 from dlcv_diffusion.figures import tile
 from dlcv_diffusion.interpolation import lerp, slerp
 from dlcv_diffusion.widgets import (
     Control,
     Explorer,
-    Refining,
     alpha_explorer,
     eta_explorer,
     guidance_explorer,
@@ -65,14 +64,6 @@ def test_the_output_holds_the_widget_and_the_still_picture():
     assert data["text/plain"] == "<figure: steps = 20>"
 
 
-def test_without_ipywidgets_the_still_picture_is_all(monkeypatch):
-    monkeypatch.setitem(sys.modules, "ipywidgets", None)
-    explorer = step_explorer(Grey(), range(10))
-    assert explorer.widget is None
-    data, _ = explorer._repr_mimebundle_()
-    assert set(data) == {"image/png", "text/plain"}
-
-
 def test_html_made_without_a_kernel_shows_the_still_picture():
     import base64
 
@@ -103,7 +94,7 @@ def test_a_picture_is_drawn_once_and_only_so_many_are_kept():
     for w in (2, 3, 0):
         slider(explorer).value = w
     assert grey.asked == [0, 1, 2, 3, 0]
-    assert len(explorer.kept) == 2
+    assert len(explorer.pictures) == 2
 
 
 def test_an_error_is_shown_and_the_slider_goes_on_working():
@@ -168,10 +159,91 @@ def test_several_controls():
     assert image(explorer).value == explorer.png(0.0, 2)
 
 
-@pytest.mark.parametrize("control", [Control([], "empty"), Control([1, 2], "start", start=3)])
-def test_a_slider_that_cannot_stand_anywhere_is_refused(control):
-    with pytest.raises(UserError, match="the slider 'a'"):
-        Explorer(Grey(), {"a": control}, [])
+def test_a_slider_that_cannot_stand_anywhere_is_refused():
+    for values, start in (([], None), ([1, 2], 3), ([0.1, 0.2], 0.15), (["a"], "b"), ([1], "1")):
+        with pytest.raises(UserError, match="the slider 'amount'"):
+            Control(values, "amount", start=start)
+
+
+NUMBERS = {
+    "arange": np.arange(-0.2, 1.25, 0.05),  # 0.05 · 7 − 0.2 is 0.15000000000000002, and zero is 5.6e-17
+    "cumsum": np.cumsum(np.full(29, 0.05)) - 0.25,
+    "float32": np.arange(-0.2, 1.25, 0.05, dtype=np.float32),
+    "float16": np.linspace(-0.2, 1.2, 29, dtype=np.float16),
+    "torch": torch.linspace(-0.2, 1.2, 29),
+    "decimal": [Decimal(step) / 20 for step in range(-4, 25)],
+    "fraction": [Fraction(step, 20) for step in range(-4, 25)],
+    "python": [step * 0.05 for step in range(-4, 25)],
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_positions_may_be_numbers_of_any_type(name):
+    control = Control(NUMBERS[name], "amount", start=0.15)
+    assert control.values == [step / 20 for step in range(-4, 25)]
+    assert {type(value) for value in control.values} == {int, float}
+    assert control.start == 0.15 and control.label(control.start) == "0.15"
+    assert [control.find(value) for value in (np.float32(0.35), torch.tensor(0.95), 1, 0)] == [0.35, 0.95, 1, 0]
+    assert "0" in map(control.label, control.values) and "1" in map(control.label, control.values)
+
+
+@pytest.mark.parametrize("kind", [list, np.array, np.float64, np.uint8, torch.tensor])
+def test_whole_numbers_stay_whole(kind):
+    control = Control(kind([2, 5, 200]), "steps", label=str, start=kind([5])[0])
+    assert [control.label(value) for value in control.values] == ["2", "5", "200"]
+    assert {type(value) for value in [*control.values, control.start]} == {int}
+
+
+def test_large_seeds_and_words_are_kept_exactly():
+    assert Control([2**62, 2**62 + 1], "seed", start=2**62 + 1).start == 2**62 + 1
+    assert Control(["slerp", True, None], "any").values == ["slerp", True, None]
+
+
+ARANGE = np.arange(0, 1.01, 0.05)
+
+
+@pytest.mark.parametrize("kind", ["eta", "alpha", "guidance", "step"])
+def test_every_explorer_starts_and_stands_still_at_rounded_positions(kind, denoiser):
+    explorer = {
+        "eta": lambda: eta_explorer(
+            denoiser,
+            etas=ARANGE,
+            steps=np.array([2, 5]),
+            seeds=torch.arange(3),
+            start=(0.15, 5.0, 2),
+            still=ARANGE[3:5],
+        ),
+        "alpha": lambda: alpha_explorer(
+            denoiser, alphas=ARANGE, steps=2, start=(0.15, "both", 0, 1), still=ARANGE[3:5]
+        ),
+        "guidance": lambda: guidance_explorer(Grey(), ARANGE, start=0.15, still=ARANGE[3:5]),
+        "step": lambda: step_explorer(Grey(), np.linspace(0, 20, 21), start=15.0, still=np.float32([15, 20])),
+    }[kind]()
+    sliders = [getattr(row, "children", [row])[0] for row in children(explorer)]
+    assert sliders[0].value == (15 if kind == "step" else 0.15) and sliders[0].label == f"{sliders[0].value}"
+    stills = [text.get_text() for text in explorer.still.texts]
+    assert any("= 0.15" in text or "= 15" in text for text in stills)
+    first, *others = explorer.still_positions[0]
+    assert first in (0.15, 15)
+    assert (explorer.picture(first + 1e-13, *others) == explorer.picture(first, *others)).all()
+    assert len(explorer.pictures) == len(explorer.still_positions) + (kind == "alpha")  # which starts at "both"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_samples_that_are_not_finite_are_told_in_a_sentence(value):
+    def draw(w):
+        yield np.zeros((1, 3, 8, 8), np.float32)
+        yield np.full((1, 3, 8, 8), value if w == 3 else w / 10, np.float32)
+
+    explorer = guidance_explorer(draw, [0, 2, 3, 4], still=[0, 2])
+    explorer.widget  # noqa: B018
+    slider(explorer).value = 3
+    assert words(explorer).startswith("w = 3: ") and "finite" in words(explorer) and "Error" not in words(explorer)
+    assert (3,) not in explorer.pictures
+    slider(explorer).value = 4
+    assert words(explorer) == "" and image(explorer).value == explorer.png(4)
+    data, metadata = guidance_explorer(draw, [0, 2, 3, 4], still=[0, 3])._repr_mimebundle_()
+    assert set(data) == {LIVE, "text/plain"} and "finite" in data["text/plain"] and metadata == {}
 
 
 # --- drawing while the kernel goes on -----------------------------------------------------------------------
@@ -184,7 +256,7 @@ class Sampler:
         self.steps, self.seconds, self.taken, self.threads = steps, seconds, [], set()
 
     def __call__(self, w):
-        return Refining(self._run(w), self.steps)
+        return self._run(w), self.steps
 
     def _run(self, w):
         for number in range(1, self.steps + 1):
@@ -216,7 +288,7 @@ async def until(condition):
 
 
 def finished(explorer, w):
-    return (w,) in explorer.kept and image(explorer).value == explorer.png(w)
+    return (w,) in explorer.pictures and image(explorer).value == explorer.png(w)
 
 
 @pytest.fixture
@@ -241,7 +313,7 @@ def test_moving_on_gives_up_the_work_under_way():
         await until(lambda: finished(explorer, 2))
         given_up = [number for w, number in sampler.taken if w == 1]
         assert given_up[-1] < 20 and sampler.taken[-1] == (2, 20)
-        assert (1,) not in explorer.kept  # a draft is never taken for the picture
+        assert (1,) not in explorer.pictures  # a draft is never taken for the picture
         assert not [w for w, _ in sampler.taken[sampler.taken.index((2, 1)) :] if w != 2]
 
     in_a_loop(scenario)
@@ -355,7 +427,7 @@ def test_an_error_half_way_is_shown_and_the_slider_goes_on_working():
         explorer.widget  # noqa: B018
         slider(explorer).value = 1
         await until(lambda: words(explorer) == "w = 1: ValueError: the network burst")
-        assert (1,) not in explorer.kept
+        assert (1,) not in explorer.pictures
         slider(explorer).value = 2
         await until(lambda: finished(explorer, 2))
         assert words(explorer) == ""
@@ -368,7 +440,7 @@ def test_a_sampler_that_has_been_run_already_is_told():
     explorer = guidance_explorer(lambda w: once, [0, 1], start=0, still=[0])
     explorer.widget  # noqa: B018
     slider(explorer).value = 1
-    assert "UserError: no picture came; a sampler can be run only once" in words(explorer)
+    assert words(explorer).startswith("w = 1: no picture came; a sampler can be run only once")
 
 
 def test_after_its_loop_has_ended_the_slider_draws_at_once():
@@ -398,7 +470,7 @@ class Small(torch.nn.Module):
 
 @pytest.fixture
 def denoiser():
-    return EpsDenoiser(Small(), NoiseSchedule.linear(100), image_size=(1, 8, 8), name="small")
+    return Denoiser(Small(), NoiseSchedule.linear(100), shape=(1, 8, 8), name="small")
 
 
 def children(explorer):
@@ -430,7 +502,7 @@ def test_the_eta_explorer_refuses_what_ddim_cannot_draw_and_needs_no_still_posit
     with pytest.raises(UserError, match="2000"):
         eta_explorer(denoiser, steps=(2, 2000), start=(0.0, 2, 0))
     explorer = eta_explorer(denoiser, start=(0.25, 5, 3), still=[])
-    assert explorer.still.to_png()[:4] == b"\x89PNG" and list(explorer.kept) == [(0.25, 5, 3)]
+    assert explorer.still.to_png()[:4] == b"\x89PNG" and list(explorer.pictures) == [(0.25, 5, 3)]
 
 
 def test_the_alpha_explorer_goes_along_the_sphere_or_the_line(denoiser):
@@ -469,10 +541,19 @@ def test_a_denoiser_may_be_any_function_whose_schedule_and_size_are_given(explor
 
     with pytest.raises(UserError, match="give schedule="):
         explorer(plain)
-    with pytest.raises(UserError, match="give image_size="):
+    with pytest.raises(UserError, match="give shape="):
         explorer(plain, schedule=denoiser.schedule)
-    given = explorer(plain, schedule=denoiser.schedule, image_size=(1, 8, 8))
+    given = explorer(plain, schedule=denoiser.schedule, shape=(1, 8, 8))
     assert "weights" not in given.still.facts
+
+
+def test_a_guided_denoiser_knows_its_schedule_and_shape():
+    network = Denoiser(
+        lambda x, t, c: 0.1 * c.reshape(-1, 1, 1, 1) * x, NoiseSchedule.linear(100), null=2, shape=(1, 8, 8)
+    )
+    denoise = guided(network, [1], w=1.0)
+    expected = last(ddim(denoise, seeded_noise((1, 1, 8, 8), [4]), steps=5)).x
+    assert (eta_explorer(denoise, steps=(5,), start=(0, 5, 4)).picture(0, 5, 4) == tile(expected)).all()
 
 
 def test_words_for_ddim_are_passed_on(denoiser):
