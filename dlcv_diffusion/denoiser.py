@@ -110,7 +110,18 @@ def to_eps(output: Tensor, x: Tensor, t: Tensor | int, schedule: NoiseSchedule, 
 def load_denoiser(
     name_or_path: str | Path, *, unet_py: str | Path | None = None, device: torch.device | str | None = None
 ) -> Denoiser:
-    """The denoiser of a name ("digits", "faces"), a .safetensors file, the course's UNet.pt, or a diffusers folder."""
+    """The denoiser of any weights, in eval mode and float32, on its device, with all that sampling has to know.
+
+    - name_or_path: shipped weights by name ("digits", "faces"); a .safetensors file of `dlcv train`; the course's
+      `UNet.pt`, together with `unet_py`, the course's `UNet.py`, which is run; a folder of diffusers with a
+      `UNet2DModel`, or its name on the hub, such as "google/ddpm-celebahq-256".
+    - device: the best there is by default.
+
+    Raises `UserError` for weights that are missing, damaged, foreign or newer, and for a device that is not there.
+
+    >>> load_denoiser("faces").shape
+    (1, 64, 64)
+    """
     from .models.loading import load
 
     return load(name_or_path, unet_py=unet_py, device=device)

@@ -69,7 +69,7 @@ def prepare(
 
     Raises `UserError` for a device of another kind, and for one that this machine does not have.
 
-    >>> model = prepare(load_model("digits"))   # doctest: +SKIP
+    >>> model = prepare(network)   # doctest: +SKIP
     """
     choose = f"cannot use device '{device}'; choose cpu, cuda, cuda:1 or mps"
     try:

@@ -68,8 +68,8 @@ def noise(
     unet_py: options.UnetPy = None,
 ) -> None:
     """Draw noises N(0, I) for `sample faces`, in the course's format."""
+    from ..denoiser import load_denoiser
     from ..faces.noises import write_noises
-    from ..faces.sampling import face_denoiser
 
     if like is None and unet_py is not None:
         raise UserError("unet_py (--unet-py) does nothing without --like; leave it out, or give the weights")
@@ -78,7 +78,7 @@ def noise(
     elif size is not None or channels is not None:
         raise UserError("--like takes size and channels from the weights; leave out --size and --channels, or --like")
     else:
-        shape = face_denoiser(like, unet_py=unet_py, device="cpu").image_size
+        shape = load_denoiser(like, unet_py=unet_py, device="cpu").shape
         if shape is None:
             raise UserError(f"the weights '{like}' draw any size; give --size and --channels instead of --like")
     paths = write_noises(out, numbers(seeds), (1, *shape))
@@ -114,11 +114,11 @@ def figures(
     device: options.Device = None,
 ) -> None:
     """Draw the report's figures."""
+    from ..denoiser import load_denoiser
     from ..digits.figures import write_digit_figures
     from ..faces.figures import write_face_figures
     from ..faces.noises import noise_files, read_noises
-    from ..faces.sampling import check_noises, face_denoiser
-    from ..models import load_model
+    from ..faces.sampling import check_noises
 
     if only not in (None, "digits", "faces"):
         raise UserError(f"there are no figures of '{only}'; choose --only digits or --only faces, or leave it out")
@@ -128,13 +128,13 @@ def figures(
             "--noises, --unet-py, --preset and --steps are for faces and do nothing for digits; leave them out, or "
             "leave --only digits out"
         )
-    model = load_model(weights) if only != "faces" else None
-    denoise = face_denoiser(face_weights, unet_py=unet_py, device=device) if only != "digits" else None
+    model = load_denoiser(weights, device=device) if only != "faces" else None
+    denoise = load_denoiser(face_weights, unet_py=unet_py, device=device) if only != "digits" else None
     given_noises, names = (read_noises(noises), [path.stem for path in noise_files(noises)]) if noises else (None, None)
     if given_noises is not None:
         check_noises(denoise, given_noises)
     if model is not None:
-        for path in write_digit_figures(out, model, seed=seed, device=device):
+        for path in write_digit_figures(out, model, seed=seed):
             print(path)
     if denoise is not None:
         how = {"names": names, "seed": seed, "config": config, "progress": True}
@@ -151,7 +151,7 @@ def convert(
     """Turn weights of the report's own format into safetensors."""
     from ..models.convert import convert_report_weights
 
-    model = convert_report_weights(pt, out, timesteps=timesteps)
+    model = convert_report_weights(pt, out, timesteps=timesteps).model
     print(f"{out}: {type(model).__name__} with {sum(p.numel() for p in model.parameters()):,} parameters")
 
 

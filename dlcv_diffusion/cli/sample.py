@@ -38,16 +38,18 @@ def digits(
     seed: Annotated[
         int, typer.Option(help="image k of the class c takes SEED + 20·k + c, both from 0", min=0, max=MAX_SEED)
     ] = 0,
+    spacing: options.Spacing = "trailing",
     batch_size: options.BatchSize = None,
     device: options.Device = None,
+    fast: options.Fast = False,
 ) -> None:
     """Write the course's folder: 50 images of each digit, for both halves."""
+    from ..denoiser import load_denoiser
     from ..digits.sampling import SamplingConfig, write_hw2_digits
-    from ..models import load_model
 
-    config = SamplingConfig(sampler, steps, w, interval, signal_leak)
-    how = {"count": count, "seed": seed, "batch_size": batch_size, "device": device, "progress": True}
-    write_hw2_digits(out, load_model(weights), config, **how)
+    config = SamplingConfig(sampler, steps, w, interval, signal_leak, spacing=spacing, fast=fast)
+    how = {"count": count, "seed": seed, "batch_size": batch_size, "progress": True}
+    write_hw2_digits(out, load_denoiser(weights, device=device), config, **how)
     print(f"{20 * count} images: {out / 'mnistm'} and {out / 'svhn'}")
 
 
@@ -68,9 +70,7 @@ def faces(
     preset: options.FacesPreset = "paper",
     steps: options.FacesSteps = None,
     eta: Annotated[float | None, typer.Option(help="0 (deterministic, both presets) … 1 (as DDPM)")] = None,
-    spacing: Annotated[
-        str | None, typer.Option(help="of the timesteps: uniform (both presets), trailing, linspace or log_snr")
-    ] = None,
+    spacing: Annotated[str | None, typer.Option(help="of the timesteps: uniform (both presets) or trailing")] = None,
     offset: Annotated[int | None, typer.Option(help="added to each timestep: paper 0, course 1")] = None,
     final_alpha: Annotated[
         str | None, typer.Option(help="ᾱ after the last step: one (paper), or first, ᾱ_0 (course)")
@@ -87,12 +87,11 @@ def faces(
     ] = None,
     batch_size: options.BatchSize = None,
     device: options.Device = None,
-    fast: Annotated[
-        bool, typer.Option("--fast", help="bfloat16 where the device is quick at it: pixels move by a level or two")
-    ] = False,
+    fast: options.Fast = False,
 ) -> None:
     """Write a face for each noise of a folder, by DDIM, as the course asks for it."""
-    from ..faces.sampling import face_denoiser, write_hw2_faces
+    from ..denoiser import load_denoiser
+    from ..faces.sampling import write_hw2_faces
 
     changes = given(
         steps=steps,
@@ -102,16 +101,15 @@ def faces(
         final_alpha=final_alpha,
         rederive_eps=rederive_eps,
         save=save,
+        fast=fast,
     )
     if clip_x0 is not None:
         changes["clip_x0"] = number_or_none(clip_x0)
     config = faces_preset(preset, **changes)
     if seed is not None and config.eta == 0:
         raise UserError("seed (--seed) does nothing where eta is 0: no noise is drawn; leave it out, or give --eta")
-    denoise = face_denoiser(weights, unet_py=unet_py, device=device)
-    paths = write_hw2_faces(
-        noises, out, denoise, config, seed=seed or 0, batch_size=batch_size, fast=fast, progress=True
-    )
+    denoise = load_denoiser(weights, unet_py=unet_py, device=device)
+    paths = write_hw2_faces(noises, out, denoise, config, seed=seed or 0, batch_size=batch_size, progress=True)
     print(written(paths, "face"))
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ..files import atomic_write
+from ..models.loading import own_denoiser
 from ..training.loop import TrainState, train
 from .data import load_digits, second_half
 from .recipes import digits_recipe
@@ -79,13 +80,13 @@ def write_preview(model: nn.Module, path: str | Path, *, columns: int = 6) -> No
 
     Rows of the sheet are digits; the left half of each row is MNIST-M, the right half street digits.
 
-    >>> write_preview(load_model("digits"), "sheet.png")   # doctest: +SKIP
+    >>> write_preview(network, "sheet.png")   # doctest: +SKIP
     """
     from torchvision.utils import save_image
 
     labels = [10 * half + digit for digit in range(10) for half in range(2) for _ in range(columns)]
-    device = next(model.parameters()).device
     seeds = list(range(columns)) * 20
-    images = sample_digits(model, labels, seeds, SamplingConfig(steps=12), device=device)
+    denoiser = own_denoiser(model, getattr(model, "metadata", {}))
+    images = sample_digits(denoiser, labels, seeds, SamplingConfig(steps=12, fast=True))
     with atomic_write(path) as temporary:
         save_image(images / 255, temporary, nrow=2 * columns, padding=1)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..denoiser import EpsDenoiser
+from ..denoiser import Denoiser
 from ..files import atomic_write
 from ..images.arrays import ImageArrays
 from ..noise import seeded_noise
@@ -90,7 +90,7 @@ def write_preview(
     from torchvision.utils import save_image
 
     x_T = seeded_noise((count, *image_size), range(count), next(model.parameters()).device)
-    x = last(ddim(EpsDenoiser(model, schedule, prediction), x_T, schedule, steps=20)).x
+    x = last(ddim(Denoiser(model, schedule, prediction), x_T, steps=20)).x
     with atomic_write(path) as temporary:
         shown = x[:, : 3 if image_size[0] >= 3 else 1]
         save_image(shown.cpu().clamp(-1, 1) / 2 + 0.5, temporary, nrow=12, padding=1)

@@ -6,14 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-
-def to_x0(images: Tensor) -> Tensor:
-    """uint8 0..255 to float32 in [-1, 1]: x0 = images / 127.5 - 1 (mean = std = 0.5 of the course).
-
-    >>> to_x0(torch.tensor([0, 255], dtype=torch.uint8))
-    tensor([-1.,  1.])
-    """
-    return images.to(torch.float32).div_(127.5).sub_(1.0)
+from .pixels import to_x0
 
 
 class ImageArrays(Dataset):

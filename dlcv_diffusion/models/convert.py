@@ -6,17 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..errors import UserError
+from ..denoiser import Denoiser
+from ..errors import UserError, check
 from .context_unet import ContextUnet
+from .loading import own_denoiser
 from .registry import load_state, save_model
+
+STATE_KEYS = ("state_dict", "model_state_dict", "model", "net", "network", "params", "ema", "ema_model")
+WRAPPED = re.compile(r"^(module\.|_orig_mod\.)+")
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """The state dict in a `.pt`/`.pth` file, read with `weights_only=True`, so that nothing in it can run.
 
-    A state dict that was saved under the key "state_dict" or "model_state_dict" is found there.
+    A state dict that was saved under a usual key, such as "state_dict", "model" or "ema", is found there; the prefixes
+    of compiled, parallel and averaged models are taken off.
 
     Raises `UserError` for a missing file, a truncated or foreign one, or one that holds more than tensors.
 
@@ -33,12 +39,14 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         raise UserError(
             f"'{path}' is not a whole .pt file of plain tensors; save model.state_dict() with torch.save"
         ) from error
-    for key in ("state_dict", "model_state_dict"):
+    for key in STATE_KEYS:
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
-    if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
-        raise UserError(f"'{path}' holds no state dict (a dict of tensors); save model.state_dict() with torch.save")
-    return {re.sub(r"^module\.", "", str(key)): value for key, value in state.items()}
+    tensors = {k: v for k, v in state.items() if isinstance(v, Tensor)} if isinstance(state, dict) else {}
+    numbers = len(tensors) and all(isinstance(v, Tensor | int | float) for v in state.values())
+    check(numbers, f"'{path}' holds no state dict (a dict of tensors); save model.state_dict() with torch.save")
+    tensors.pop("n_averaged", None)  # an average's counter
+    return {WRAPPED.sub("", str(key)): value for key, value in tensors.items()}
 
 
 def context_unet_from(
@@ -66,8 +74,8 @@ def context_unet_from(
     return model.eval()
 
 
-def convert_report_weights(pt: str | Path, out: str | Path, *, timesteps: int = 350) -> nn.Module:
-    """Read the report's `.pt` (key names of byrkbrk/conditional-ddpm, models.py), write safetensors, return the model.
+def convert_report_weights(pt: str | Path, out: str | Path, *, timesteps: int = 350) -> Denoiser:
+    """Read the report's `.pt` (key names of byrkbrk/conditional-ddpm, models.py), write safetensors; the denoiser.
 
     - timesteps: T of the schedule it was trained with, linear 1e-4 → 2e-2. Its second half is SVHN.
 
@@ -77,11 +85,10 @@ def convert_report_weights(pt: str | Path, out: str | Path, *, timesteps: int = 
     """
     from ..schedule import NoiseSchedule
 
+    same = Path(pt).resolve() == Path(out).resolve()
+    check(not same, f"'{out}' is the file to be read; give another name for the safetensors file")
     model = context_unet_from(read_state_dict(pt), timesteps=timesteps, source=pt)
-    model.metadata = {
-        "name": Path(out).stem,
-        "schedule": NoiseSchedule.linear(timesteps).config,
-        "second_half": "SVHN",
-    }
-    save_model(model, out, model.metadata)
-    return model
+    schedule = NoiseSchedule.linear(timesteps).config
+    facts = {"name": Path(out).stem, "schedule": schedule, "second_half": "SVHN"}
+    save_model(model, out, facts)
+    return own_denoiser(model, facts)

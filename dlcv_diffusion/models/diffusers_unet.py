@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..denoiser import EpsDenoiser
+from ..denoiser import Denoiser
 from ..errors import UserError
 from ..schedule import NoiseSchedule
 
@@ -29,7 +29,7 @@ class DiffusersUNet(nn.Module):
         return self.unet(x, t, return_dict=False)[0][:, : self.in_channels]
 
 
-def diffusers_unet(source: str | Path) -> EpsDenoiser:
+def diffusers_unet(source: str | Path) -> Denoiser:
     """An unconditional `UNet2DModel` as a denoiser, in eval mode and float32 on the CPU.
 
     - source: a pipeline's folder, with `unet/` and `scheduler/` or with all files beside each other; the folder of a
@@ -46,7 +46,7 @@ def diffusers_unet(source: str | Path) -> EpsDenoiser:
     fetched, a network that wants labels or draws latents, and a schedule that is none of ours.
 
     >>> denoise = diffusers_unet("google/ddpm-celebahq-256")   # doctest: +SKIP
-    >>> denoise.image_size, denoise.prediction                 # doctest: +SKIP
+    >>> denoise.shape, denoise.prediction                 # doctest: +SKIP
     ((3, 256, 256), 'eps')
     """
     from diffusers import DiffusionPipeline, SchedulerMixin, UNet2DModel
@@ -76,7 +76,7 @@ def diffusers_unet(source: str | Path) -> EpsDenoiser:
     sides = (size, size) if isinstance(size, int) else tuple(size or ())
     image_size = (unet.config.in_channels, *sides) if sides else None
     name = Path(source).resolve().name if Path(source).is_dir() else source
-    return EpsDenoiser(DiffusersUNet(unet).eval(), schedule, prediction, image_size=image_size, name=name)
+    return Denoiser(DiffusersUNet(unet).eval(), schedule, prediction, shape=image_size, name=name)
 
 
 def schedule_from(config: Mapping[str, Any], source: str = "scheduler_config.json") -> tuple[NoiseSchedule, str]:

@@ -13,8 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
-from .. import device as devices
-from ..errors import UserError
+from ..errors import UserError, check
 from ..files import atomic_write
 from .context_unet import ContextUnet
 from .unet import UNet
@@ -131,36 +130,59 @@ def save_model(
     """Write a model's weights with what is needed to build it again; atomic.
 
     `metadata` is any JSON (the schedule's config, training facts). `dtype=torch.float16` halves the file; loading
-    always gives float32. Raises `UserError` where the file cannot be written.
+    always gives float32. A compiled or parallel model is saved as the one inside. Raises `UserError` where
+    the file cannot be written, and for weights that are not finite.
 
     >>> save_model(model, "runs/digits/model.safetensors", {"schedule": schedule.config})   # doctest: +SKIP
     """
+    model = plain(model)
+    _check_finite(model.state_dict(), path)
     state = {k: v.to(dtype) if dtype and v.is_floating_point() else v for k, v in model.state_dict().items()}
     write_tensors(
         path, state, {"model": type(model).__name__, "config": model.config, "metadata": dict(metadata or {})}
     )
 
 
-def load_model(name_or_path: str | Path, device: torch.device | str = "cpu") -> nn.Module:
-    """A model from a safetensors file, or shipped weights by name ("digits"): float32, in eval mode, on `device`.
+def read_model(name_or_path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+    """A network from a safetensors file, or shipped weights by name, in eval mode, and what was saved as its metadata.
 
-    What was saved as metadata is `model.metadata`. Raises `UserError` for a file that is missing, truncated, foreign,
-    newer, or whose weights do not fit its own config, and for a device that this machine does not have.
+    It does not know what it predicts: `load_denoiser` is what to sample from. Raises `UserError` for a file that is
+    missing, truncated, foreign, newer, or whose weights are not finite or do not fit its own config.
 
-    >>> load_model("digits").num_classes
+    >>> read_model("digits")[0].num_classes
     20
     """
     shipped = shipped_weights()
     path = shipped.get(str(name_or_path), Path(name_or_path))
     state, header = read_tensors(path)
-    if "model" not in header and path in shipped.values():
-        raise UserError(f"'{path.stem}' is shipped with the package, but no model that draws; {_give_weights()}")
-    if "model" not in header:
-        raise UserError(f"'{path}' is a checkpoint or other data, not a model; give the run's model.safetensors")
+    check(
+        "model" in header or path not in shipped.values(),
+        f"'{path.stem}' is shipped with the package, but no model that draws; {_give_weights()}",
+    )
+    check("model" in header, f"'{path}' is a checkpoint or other data, not a model; give the run's model.safetensors")
     model = build_model(header["model"], header.get("config", {}))
     load_state(model, {k: v.float() if v.is_floating_point() else v for k, v in state.items()}, path)
-    model.metadata = header.get("metadata", {})
-    return devices.prepare(model, device, channels_last=False).eval()
+    _check_finite(model.state_dict(), path)
+    return model.eval(), header.get("metadata", {})
+
+
+def plain(model: nn.Module) -> nn.Module:
+    """The model itself, out of what `torch.compile` and data parallelism wrap it in.
+
+    >>> type(plain(nn.DataParallel(nn.Linear(1, 1)))).__name__
+    'Linear'
+    """
+    while True:
+        inner = getattr(model, "_orig_mod", None) or getattr(model, "module", None)
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+def _check_finite(state: Mapping[str, torch.Tensor], path: str | Path) -> None:
+    for name, tensor in state.items():
+        finite = not tensor.is_floating_point() or tensor.isfinite().all()
+        check(finite, f"the weights for '{path}' are not finite: '{name}' has NaN or infinite numbers; use others")
 
 
 def load_state(model: nn.Module, state: Mapping[str, torch.Tensor], source: str | Path) -> None:

@@ -196,7 +196,7 @@ def train(
 
     In the folder `out` it keeps `checkpoint.safetensors` (weights, average, optimiser, step; every `checkpoint_every`
     steps), `metrics.csv` (step, loss, lr, images_per_second), `samples/` (what `preview(ema_model, path)` draws every
-    `preview_every` steps) and, when it is done, `model.safetensors`: the averaged model, for `load_model`.
+    `preview_every` steps) and, when it is done, `model.safetensors`: the averaged model, for `load_denoiser`.
 
     accelerate underneath: CPU, CUDA, MPS, bf16, and several processes under `accelerate launch` or `torchrun`. `model`
     is trained in place, on `device`: the best there is by default, and its own for each of several processes.

@@ -11,37 +11,36 @@ from types import ModuleType
 
 from torch import Tensor, nn
 
-from ..denoiser import EpsDenoiser
+from ..denoiser import Denoiser
 from ..errors import UserError
-from ..models.convert import read_state_dict
-from ..models.registry import load_state
 from ..schedule import NoiseSchedule
+from .convert import read_state_dict
+from .registry import load_state
 
-IMAGE_SIZE = (3, 256, 256)
+SHAPE = (3, 256, 256)
 TIMESTEPS = 1000
 
 
-def hw2_unet(unet_py: str | Path, weights: str | Path, *, image_size: tuple[int, int, int] = IMAGE_SIZE) -> EpsDenoiser:
+def course_unet(unet_py: str | Path, weights: str | Path, *, shape: tuple[int, int, int] = SHAPE) -> Denoiser:
     """The course's `UNet.pt` in the network of the user's `UNet.py`, as a denoiser in eval mode on the CPU.
 
     The file `unet_py` is run, as Python's `import` would run it: name only code that you trust. Of the weights nothing
     is run (`weights_only=True`). The schedule is the course's, β linear 1e-4 → 2e-2 over 1,000 timesteps; the network
     is called as `net(x, t)` and gives ε.
 
-    - image_size: (C, H, W) of the images it draws.
+    - shape: (C, H, W) of the images it draws.
 
     Raises `UserError` for a file that is missing, code that does not run or has no class `UNet` that can be made
     without arguments and called with x and t, and weights that do not fit it; and, when the network is asked, for an
     output that is not of the shape of x.
 
-    >>> denoise = hw2_unet("UNet.py", "hw2_data/face/UNet.pt")                        # doctest: +SKIP
+    >>> denoise = course_unet("UNet.py", "hw2_data/face/UNet.pt")                        # doctest: +SKIP
     >>> face = last(ddim(denoise, seeded_noise((1, 3, 256, 256), [0]), denoise.schedule)).x   # doctest: +SKIP
     """
     network = _network(Path(unet_py))
     load_state(network, read_state_dict(weights), weights)
-    network.register_forward_hook(_check_output)
-    return EpsDenoiser(
-        network.eval(), NoiseSchedule.linear(TIMESTEPS), image_size=tuple(image_size), name=Path(weights).stem
+    return Denoiser(
+        _Foreign(network).eval(), NoiseSchedule.linear(TIMESTEPS), shape=tuple(shape), name=Path(weights).stem
     )
 
 
@@ -110,14 +109,18 @@ def _importable(folder: Path) -> Iterator[None]:
                 del sys.modules[new]
 
 
-def _check_output(network: nn.Module, given: tuple, output: object) -> None:
-    if not isinstance(output, Tensor):
-        raise UserError(f"the course's UNet gave a {type(output).__name__} instead of a tensor; it must give ε alone")
-    if output.shape != given[0].shape:
-        raise UserError(
-            f"the course's UNet gave {tuple(output.shape)} for images {tuple(given[0].shape)}; "
-            "ε has the shape of the images"
-        )
+class _Foreign(nn.Module):
+    """A network whose code may fail in any way, called as ours are."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        try:
+            return self.network(x, t)
+        except Exception as error:
+            raise UserError(f"the course's UNet fails when it is called: {_said(error)}; mend its code") from error
 
 
 def _said(error: BaseException) -> str:
