@@ -18,7 +18,7 @@ from side_by_side import Page, arguments, in_turns, machine, ratio, table
 from torch import nn
 
 from dlcv_diffusion import NoiseSchedule, ddim, last, seeded_noise
-from dlcv_diffusion.denoiser import EpsDenoiser
+from dlcv_diffusion.denoiser import Denoiser
 from dlcv_diffusion.device import best_device, prepare
 from dlcv_diffusion.faces.recipes import faces_recipe
 from dlcv_diffusion.models.diffusers_unet import DiffusersUNet
@@ -56,7 +56,7 @@ def against_diffusers(unet: nn.Module, device: torch.device, images: int, steps:
     seeds, shape = range(images), (images, unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
     pipeline = DDIMPipeline(unet, DDIMScheduler(clip_sample=False))
     pipeline.set_progress_bar_config(disable=True)
-    denoise = EpsDenoiser(DiffusersUNet(unet), SCHEDULE)
+    denoise = Denoiser(DiffusersUNet(unet), SCHEDULE)
     pictures: dict[str, torch.Tensor] = {}
 
     def theirs() -> None:
@@ -106,7 +106,7 @@ def overhead(
         x_T = seeded_noise((batch, network.in_channels, side, side), range(batch), device)
         t = torch.full((batch,), 500, device=device)
         output = 0.1 * x_T
-        walk = ddim(EpsDenoiser(Idle(network, output), SCHEDULE, prediction), x_T, SCHEDULE, steps=1000)
+        walk = ddim(Denoiser(Idle(network, output), SCHEDULE, prediction), x_T, SCHEDULE, steps=1000)
         scheduler = DDIMScheduler(
             clip_sample=False, prediction_type={"v": "v_prediction", "eps": "epsilon"}[prediction]
         )

@@ -19,14 +19,14 @@ from side_by_side import Page, arguments, in_turns, machine, ratio, report_loop,
 from torch import Tensor, nn
 
 from dlcv_diffusion import UserError, seeded_noise
+from dlcv_diffusion.denoiser import load_denoiser
 from dlcv_diffusion.device import has_fast_bf16
 from dlcv_diffusion.digits.course import HALVES
 from dlcv_diffusion.digits.evaluation import HalfAccuracy, judge_accuracy
 from dlcv_diffusion.digits.figures import half_name
 from dlcv_diffusion.digits.judge import JUDGE, load_judge
-from dlcv_diffusion.digits.sampling import SamplingConfig, image_size, sample_digits, schedule_of
+from dlcv_diffusion.digits.sampling import SamplingConfig, sample_digits
 from dlcv_diffusion.images.pixels import to_uint8
-from dlcv_diffusion.models import load_model
 
 AIM, MOST_STEPS = 15, 20  # "at least 15 times faster in at most 20 steps"
 Sampler = Callable[[nn.Module, list[int], list[int]], Tensor]
@@ -40,7 +40,7 @@ class Contender:
 
     def __init__(self, sample: Sampler, weights: str, batch: int):
         # a model of its own, because ours is laid out channels-last and the report's is not
-        self.sample, self.model, self.batch = sample, load_model(weights), batch
+        self.sample, self.model, self.batch = sample, load_denoiser(weights), batch
         self.images: list[Tensor] = []
         self.labels: list[int] = []
         self.passes = 0
@@ -61,9 +61,9 @@ class Contender:
 
 def report_sampler(model: nn.Module, labels: list[int], seeds: list[int]) -> Tensor:
     """All T DDPM steps, two forward passes each, float32: uint8 images (N, 3, 28, 28)."""
-    x_T = seeded_noise((len(seeds), *image_size(model)), seeds)
+    x_T = seeded_noise((len(seeds), *model.shape), seeds)
     generator = torch.Generator().manual_seed(seeds[0])
-    steps = report_loop(model, x_T, torch.tensor(labels), schedule_of(model), generator)
+    steps = report_loop(model, x_T, torch.tensor(labels), model.schedule, generator)
     return to_uint8(deque(steps, maxlen=1).pop())
 
 

@@ -26,14 +26,14 @@ from side_by_side import Job, Page, arguments, in_turns, machine, ratio, report_
 from torch import Tensor, nn
 
 from dlcv_diffusion import NoiseSchedule, NoiseStream, UserError, ddim, ddpm, guided, last, seeded_noise
-from dlcv_diffusion.denoiser import EpsDenoiser
+from dlcv_diffusion.denoiser import Denoiser, load_denoiser
 from dlcv_diffusion.device import autocast, prepare
 from dlcv_diffusion.digits.recipes import digits_recipe
-from dlcv_diffusion.digits.sampling import REPORT, hw2_labels, schedule_of, write_hw2_digits
+from dlcv_diffusion.digits.sampling import REPORT, hw2_labels, write_hw2_digits
 from dlcv_diffusion.faces.figures import ETAS
 from dlcv_diffusion.images.arrays import ImageArrays
 from dlcv_diffusion.images.pixels import to_uint8
-from dlcv_diffusion.models import UNet, load_model
+from dlcv_diffusion.models import UNet
 from dlcv_diffusion.training import train
 
 CLASSES, W = 20, 2.0
@@ -222,7 +222,7 @@ def report_files(network: Network, device: torch.device, count: int, folder: Pat
     labels = hw2_labels(count)
     x_T = seeded_noise((len(labels), 3, 28, 28), range(len(labels)), device)
     generator = torch.Generator(device).manual_seed(0)
-    steps = report_loop(model, x_T, torch.tensor(labels, device=device), schedule_of(model), generator, w=W)
+    steps = report_loop(model, x_T, torch.tensor(labels, device=device), model.schedule, generator, w=W)
     for index, image in enumerate(to_uint8(deque(steps, maxlen=1).pop()).cpu()):
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{labels[index]}_{index % count + 1:03d}.png")
 
@@ -329,7 +329,7 @@ def eta_grid(page: Page, device: torch.device, sizes: Sizes, repeats: int, compi
     faces: dict[str, Tensor] = {}
 
     def grid_of(name: str, network: nn.Module, dtype: torch.dtype) -> Job:
-        denoise = EpsDenoiser(network, schedule)
+        denoise = Denoiser(network, schedule)
 
         def grid() -> None:
             with autocast(device, dtype):
@@ -400,7 +400,7 @@ def networks_of(names: list[str], weights: str, tiny: bool) -> list[Network]:
         model = recipe.build()
         if preset == "small" and not tiny:
             try:
-                model = load_model(weights)
+                model = load_denoiser(weights)
             except UserError as error:
                 print(f"untrained weights for the small U-Net: {error}", file=sys.stderr)
         name = f"ContextUnet, n_feat = {recipe.config['n_feat']}" if preset == "report" else "the small U-Net"

@@ -192,7 +192,9 @@ class NoiseSchedule:
         whole = not (t.is_floating_point() or t.is_complex() or t.dtype == torch.bool)
         check(whole and t.numel() in (1, len(x)), f"{len(x)} images need one whole timestep, or {len(x)} of them")
         if t.device.type == "cpu" and not (t.min() >= 0 and t.max() < self.T):
-            raise UserError(f"timestep {t.tolist()} is not on this schedule; timesteps run from 0 to {self.T - 1}")
+            raise UserError(
+                f"timestep {', '.join(map(str, t.reshape(-1).tolist()))} is not on this schedule; timesteps run from 0 to {self.T - 1}"
+            )
         # index_select refuses a negative index, where indexing would wrap around to T − 1
         signal, noise = self._tables[key].index_select(1, t.reshape(-1)).reshape(2, -1, *[1] * (x.ndim - 1))
         return signal, noise

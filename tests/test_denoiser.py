@@ -6,8 +6,8 @@ from diffusers import DDIMScheduler, DDPMScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlcv_diffusion import NoiseSchedule, UserError, ddim, last, seeded_noise
-from dlcv_diffusion.denoiser import PREDICTIONS, EpsDenoiser, to_eps, training_target
+from dlcv_diffusion import NoiseSchedule, UserError, ddim, dpm_solver, guided, last, seeded_noise
+from dlcv_diffusion.denoiser import PREDICTIONS, Denoiser, to_eps, training_target
 
 THEIRS = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
 SHAPE = (4, 3, 4, 4)
@@ -47,21 +47,53 @@ def test_ddim_walks_as_diffusers_does(prediction, steps):
     x = x_T = seeded_noise(SHAPE, range(4))
     for t in scheduler.timesteps:
         x = scheduler.step(network(x, t.expand(4)), t, x).prev_sample
-    denoise = EpsDenoiser(network, NoiseSchedule.linear(1000), prediction)
-    torch.testing.assert_close(last(ddim(denoise, x_T, denoise.schedule, steps=steps)).x, x, rtol=1e-4, atol=1e-4)
+    denoise = Denoiser(network, NoiseSchedule.linear(1000), prediction)
+    torch.testing.assert_close(last(ddim(denoise, x_T, steps=steps, spacing="uniform")).x, x, rtol=1e-4, atol=1e-4)
 
 
 def test_half_precision_comes_back_as_it_went():
-    denoise = EpsDenoiser(lambda x, t: x.bfloat16(), NoiseSchedule.linear(1000), "v")
+    denoise = Denoiser(lambda x, t: x.bfloat16(), NoiseSchedule.linear(1000), "v")
     assert denoise(torch.ones(SHAPE), torch.zeros(4, dtype=torch.int64)).dtype == torch.float32
 
 
 def test_another_word_is_refused():
-    schedule, x = NoiseSchedule.linear(10), torch.zeros(1)
-    for call in (
-        lambda: training_target(x, x, 0, schedule, "score"),
-        lambda: to_eps(x, x, 0, schedule, "score"),
-        lambda: EpsDenoiser(lambda x, t: x, schedule, "score"),
-    ):
-        with pytest.raises(UserError, match="unknown prediction 'score'; choose one of eps, v, x0"):
-            call()
+    with pytest.raises(UserError, match="unknown prediction 'score'; choose one of eps, v, x0"):
+        Denoiser(lambda x, t: x, NoiseSchedule.linear(10), "score")
+
+
+@pytest.mark.parametrize("output", [lambda x: x[:, :1], lambda x: x[:1], lambda x: (x, x), lambda x: None])
+def test_an_output_of_another_shape_is_refused(output):
+    denoise = Denoiser(lambda x, t: output(x), NoiseSchedule.linear(10))
+    with pytest.raises(UserError, match="one tensor of their shape"):
+        denoise(torch.ones(SHAPE), torch.zeros(4, dtype=torch.int64))
+
+
+MU, S = 0.3, 0.2
+
+
+class GaussianNetwork(torch.nn.Module):
+    """The best network of pixels ~ N(±μ, s²), the sign by the label, + for ∅: it gives ε, v or x0."""
+
+    def __init__(self, schedule, prediction):
+        super().__init__()
+        self.schedule, self.prediction = schedule, prediction
+
+    def forward(self, x, t, labels):
+        abar = self.schedule.alphas_bar[t].reshape(-1, 1, 1, 1)
+        mu = torch.where(labels == 1, -MU, MU).reshape(-1, 1, 1, 1)
+        eps = (1 - abar).sqrt() * (x - abar.sqrt() * mu) / (abar * S**2 + 1 - abar)
+        x0 = (x - (1 - abar).sqrt() * eps) / abar.sqrt()
+        return {"eps": eps, "x0": x0, "v": abar.sqrt() * eps - (1 - abar).sqrt() * x0}[self.prediction].float()
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_a_network_of_any_prediction_draws_the_right_mean_and_variance(prediction):
+    """Through the very lines that the README shows: guided(denoiser, labels, w), seeded noise, a sampler."""
+    schedule = NoiseSchedule.linear(1000)
+    denoiser = Denoiser(GaussianNetwork(schedule, prediction), schedule, prediction, shape=(1, 40, 40), null=2)
+    denoise = guided(denoiser, [0, 1] * 8, w=0.0)
+    x_T = seeded_noise((16, *denoiser.shape), seeds=range(16))
+    image = last(dpm_solver(denoise, x_T, steps=50)).x
+    for sign, part in ((1, image[::2]), (-1, image[1::2])):
+        assert part.mean().item() == pytest.approx(sign * MU, abs=0.02)
+        assert part.std().item() == pytest.approx(S, abs=0.02)

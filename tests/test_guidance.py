@@ -12,7 +12,7 @@ from dlcv_diffusion import NoiseSchedule, UserError, drop_labels, guidance_weigh
 class LabelNet(nn.Module):
     """A network that depends on image, timestep and label, and remembers the batches it was asked for."""
 
-    num_classes = 20
+    null = 20  # the class that stands for no label
 
     def __init__(self):
         super().__init__()
@@ -22,7 +22,7 @@ class LabelNet(nn.Module):
 
     def forward(self, x, t, labels=None):
         self.batches.append(len(x))
-        labels = torch.full_like(t, self.num_classes) if labels is None else labels
+        labels = torch.full_like(t, self.null) if labels is None else labels
         return torch.sin(x + self.embedding[labels]) * (1 + t.reshape(-1, 1, 1, 1) / 350)
 
 
@@ -118,11 +118,11 @@ def test_wrong_labels_are_told(labels, words):
 
 def test_other_mistakes_are_told():
     x, t, _ = batch()
-    with pytest.raises(UserError, match="3 labels for 4 images"):
+    with pytest.raises(UserError, match="3 labels or embeddings for 4 images"):
         guided(LabelNet(), [1, 2, 3])(x, t)
     with pytest.raises(UserError, match="backwards"):
         guided(LabelNet(), [1], interval=(200, 50))
-    with pytest.raises(UserError, match="no labels"):
+    with pytest.raises(UserError, match="no condition"):
         guided(nn.Identity(), [1])
     with pytest.raises(UserError, match="between 0 and 1"):
         drop_labels(torch.zeros(1, dtype=torch.int64), 1.1, 20, torch.Generator())
@@ -151,3 +151,19 @@ def test_a_label_is_kept_or_null_and_the_generator_decides(labels, p, seed):
     assert torch.equal(out, drop_labels(labels, p, 20, torch.Generator().manual_seed(seed)))
     if p in (0, 1):
         assert torch.equal(out, labels if p == 0 else torch.full_like(labels, 20))
+
+
+def test_embeddings_are_guided_as_labels_are():
+    """Prompts of a text encoder: (B, L, D), with one embedding of the empty prompt for all, or one for each."""
+    generator = torch.Generator().manual_seed(2)
+    prompts, empty = torch.randn(3, 5, 4, generator=generator), torch.randn(5, 4, generator=generator)
+
+    def network(x, t, condition):
+        return x * condition.mean((1, 2)).reshape(-1, 1, 1, 1)
+
+    x, t, _ = batch(3)
+    expected = 3 * network(x, t, prompts) - 2 * network(x, t, empty.expand(3, 5, 4))
+    for null in (empty, empty[None], empty.expand(3, 5, 4)):
+        torch.testing.assert_close(guided(network, prompts, w=2.0, null=null)(x, t), expected, atol=1e-5, rtol=1e-5)
+    with pytest.raises(UserError, match="must be alike"):
+        guided(network, prompts, null=empty[:, :2])

@@ -79,9 +79,9 @@ def test_nearly_parallel_vectors_lose_no_digits():
         (torch.full((1, 4), math.inf), torch.ones(1, 4), "not finite"),
         (torch.ones(1, 4), torch.ones(1, 5), "of one shape"),
         (torch.ones(2, 4), torch.ones(3, 4), "of one shape"),
-        (torch.ones(4), torch.zeros(4), r"batches \(B, …\), not \(4,\); x\[None\]"),
+        (torch.ones(4), torch.zeros(4), r"batches \(B, …\) of .*, not torch.float32 \(4,\); x\[None\]"),
         (torch.tensor(1.0), torch.tensor(2.0), r"batches \(B, …\)"),
-        (torch.ones(1, 4, dtype=torch.int64), torch.ones(1, 4), "floating-point numbers, not int64"),
+        (torch.ones(1, 4, dtype=torch.int64), torch.ones(1, 4), "floating-point numbers, not torch.int64"),
         (torch.ones(1, 4), [[1.0, 2.0, 3.0, 4.0]], "floating-point numbers, not list"),
     ],
 )

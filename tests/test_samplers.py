@@ -9,14 +9,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from dlcv_diffusion import (
+    Denoiser,
     NoiseSchedule,
     Step,
     UserError,
     ddim,
     ddpm,
     dpm_solver,
-    dynamic_threshold,
-    frames,
     guided,
     last,
     seeded_noise,
@@ -73,7 +72,7 @@ def test_ddpm_is_diffusers(monkeypatch, steps, clip_x0, variance, theirs):
 
     schedule = NoiseSchedule.linear(350)
     scheduler = DDPMScheduler(**trained_on(schedule), variance_type=theirs, clip_sample=clip_x0 is not None)
-    timesteps = schedule.timesteps(steps)
+    timesteps = schedule.timesteps(steps)  # down to t = 0: diffusers adds noise at a last step above it
     scheduler.set_timesteps(timesteps=timesteps)
     draw = replay(fixed_noise(steps))
     monkeypatch.setattr(scheduling_ddpm, "randn_tensor", lambda *args, **kwargs: draw(None))
@@ -81,7 +80,7 @@ def test_ddpm_is_diffusers(monkeypatch, steps, clip_x0, variance, theirs):
         curved,
         x_T(),
         schedule,
-        steps=steps,
+        steps=timesteps,
         variance=variance,
         clip_x0=clip_x0,
         noise=replay(fixed_noise(steps)),
@@ -124,13 +123,12 @@ def test_ddim_with_the_courses_first_timestep_is_diffusers():
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' own
 @pytest.mark.parametrize("final_alpha, sigmas_type", [("one", "zero"), ("first", "sigma_min")])
-@pytest.mark.parametrize("lower_order_final", [True, False])
 @pytest.mark.parametrize("clip_x0", [None, 1.0])
 @pytest.mark.parametrize(
     "make, steps",
     [(make, n) for make in (NoiseSchedule.linear, NoiseSchedule.cosine) for n in (1, 2, 5, 10, 20, 50)],
 )
-def test_dpm_solver_is_diffusers(make, steps, clip_x0, lower_order_final, final_alpha, sigmas_type):
+def test_dpm_solver_is_diffusers(make, steps, clip_x0, final_alpha, sigmas_type):
     from diffusers import DPMSolverMultistepScheduler
 
     schedule = make(350)
@@ -140,28 +138,15 @@ def test_dpm_solver_is_diffusers(make, steps, clip_x0, lower_order_final, final_
         solver_order=2,
         solver_type="midpoint",
         final_sigmas_type=sigmas_type,
-        lower_order_final=lower_order_final,  # diffusers: only below 15 steps
-        euler_at_final=lower_order_final,  # so that it holds above, too
+        lower_order_final=True,  # diffusers: only below 15 steps
+        euler_at_final=True,  # so that it holds above, too
         thresholding=clip_x0 is not None,  # dynamic, which a greatest value of 1 makes a plain clamp
         sample_max_value=1.0,
     )
     timesteps = schedule.timesteps(steps, "trailing")
     scheduler.set_timesteps(timesteps=timesteps)
-    options = {"clip_x0": clip_x0, "lower_order_final": lower_order_final, "final_alpha": final_alpha}
+    options = {"clip_x0": clip_x0, "final_alpha": final_alpha}
     assert_same(dpm_solver(curved, x_T(), schedule, steps=timesteps, **options), scheduler, timesteps)
-
-
-def test_dynamic_threshold_is_diffusers():
-    from diffusers import DDIMScheduler
-
-    scheduler = DDIMScheduler(thresholding=True, dynamic_thresholding_ratio=0.9, sample_max_value=2.0)
-    x0 = (
-        torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-        * torch.tensor([0.1, 1, 2, 9])[:, None, None, None]
-    )
-    torch.testing.assert_close(dynamic_threshold(x0, p=0.9, limit=2.0), scheduler._threshold_sample(x0))
-    step = next(iter(ddim(curved, x_T(), NoiseSchedule.linear(350), steps=5, clip_x0=dynamic_threshold)))
-    assert step.x0.abs().max() <= 1
 
 
 # --- the papers' own identities -----------------------------------------------------------------------------
@@ -208,7 +193,7 @@ def test_a_step_says_what_was_asked_where(sampler):
 @given(
     st.sampled_from([(1, 1, 1, 1), (3, 1, 5, 2), (2, 4, 3, 3)]),
     st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.float64]),
-    st.sampled_from(["uniform", "trailing", "linspace", "log_snr"]),
+    st.sampled_from(["uniform", "trailing"]),
     st.integers(1, 60),
     st.floats(0, 1),
 )
@@ -219,15 +204,7 @@ def test_any_shape_dtype_spacing_and_number_of_steps(shape, dtype, spacing, n, e
         ddpm(lambda x, t: 0.5 * x, x, schedule, steps=n, spacing=spacing, seeds=seeds),
         ddim(lambda x, t: 0.5 * x, x, schedule, steps=n, spacing=spacing, eta=eta, seeds=seeds),
         dpm_solver(lambda x, t: 0.5 * x, x, schedule, steps=n, spacing=spacing),
-        dpm_solver(
-            lambda x, t: 0.5 * x,
-            x,
-            schedule,
-            steps=n,
-            spacing=spacing,
-            final_alpha="first",
-            lower_order_final=False,
-        ),
+        dpm_solver(lambda x, t: 0.5 * x, x, schedule, steps=n, spacing=spacing, final_alpha="first"),
     ]
     for run in runs:
         steps = list(run)
@@ -240,6 +217,13 @@ def test_any_shape_dtype_spacing_and_number_of_steps(shape, dtype, spacing, n, e
 # --- Gaussian data: the best denoiser is known --------------------------------------------------------------
 
 MU, S = 0.4, 0.5
+
+
+def equal_lambdas(schedule, n):
+    """n timesteps from T − 1 to 0 with equal steps of λ = ½ log snr between them, as DPM-Solver's paper takes them."""
+    wanted = torch.linspace(schedule.lambdas[-1], schedule.lambdas[0], n, dtype=torch.float64)
+    nearest = [(schedule.lambdas - value).abs().argmin().item() for value in wanted]
+    return sorted(set(nearest), reverse=True)
 
 
 def gaussian(schedule, mu=MU, s=S):
@@ -267,8 +251,8 @@ def marginal(schedule, n, seed):
         # DPM-Solver++(2M).
         (lambda f, x, s: ddim(f, x, s, steps=350, spacing="trailing"), 0.02),
         (lambda f, x, s: ddim(f, x, s, steps=35, spacing="trailing"), 0.1),
-        (lambda f, x, s: dpm_solver(f, x, s, steps=20, spacing="log_snr"), 0.02),
-        (lambda f, x, s: dpm_solver(f, x, s, steps=100, spacing="log_snr"), 0.005),
+        (lambda f, x, s: dpm_solver(f, x, s, steps=equal_lambdas(s, 20)), 0.02),
+        (lambda f, x, s: dpm_solver(f, x, s, steps=equal_lambdas(s, 100)), 0.005),
     ],
     ids=["ddim-350", "ddim-35", "dpm_solver-20", "dpm_solver-100"],
 )
@@ -286,7 +270,7 @@ def test_second_order_is_worth_it():
     schedule = NoiseSchedule.linear(1000)
     abar = schedule.alphas_bar[-1].item()
     x = torch.full((1, 1), math.sqrt(abar) * MU + 2 * math.sqrt(abar * S**2 + 1 - abar), dtype=torch.float64)
-    options = {"steps": 20, "spacing": "log_snr"}
+    options = {"steps": equal_lambdas(schedule, 20)}
     one = last(ddim(gaussian(schedule), x, schedule, **options)).x.item() - (MU + 2 * S)
     two = last(dpm_solver(gaussian(schedule), x, schedule, **options)).x.item() - (MU + 2 * S)
     assert abs(two) < abs(one) / 4
@@ -363,7 +347,7 @@ def test_sampling_leaves_the_global_generator_alone():
 
 
 class BatchNormNet(nn.Module):
-    num_classes = 20
+    null = 20
 
     def __init__(self):
         super().__init__()
@@ -437,42 +421,47 @@ def test_an_exception_leaves_mode_and_gradients_as_before():
     assert model.training and model.body[1].training and torch.is_grad_enabled()
 
 
-# --- last, frames, and what goes wrong ----------------------------------------------------------------------
+# --- last, the denoiser's own schedule, and what goes wrong -------------------------------------------------
 
 
-def test_last_and_frames_take_what_they_say():
+def test_last_takes_the_last_step_of_a_sampler_that_was_not_run():
     schedule = NoiseSchedule.linear(350)
     steps = list(ddpm(curved, x_T(), schedule, seeds=[1, 2]))
-    at = [349, 140, 84, 42, 14, 0]
     assert isinstance(steps[0], Step) and steps[0]._fields == ("t", "x", "x0", "eps")
-    strip = frames(ddpm(curved, x_T(), schedule, seeds=[1, 2]), at=at)
-    assert [step.t for step in strip] == at
-    assert all(torch.equal(a.x, steps[349 - a.t].x) for a in strip)
-    assert torch.equal(strip[-1].x, last(iter(steps)).x)
-    assert frames(steps, at=[0, 349])[0].t == 0  # in the order that was asked for
-    start = frames(steps, at=[0], start=x_T())[0]
-    assert start.t == 350 and torch.equal(start.x, x_T()) and not start.x0.any()
-
-
-def test_frames_of_a_few_steps():
-    schedule = NoiseSchedule.linear(350)
-    run = {"steps": [300, 200, 100, 0]}
-    assert [s.t for s in frames(ddim(curved, x_T(), schedule, **run), at=[349, 120, 0], nearest=True)] == [
-        300,
-        100,
-        0,
-    ]
-    with pytest.raises(UserError, match="no steps"):
-        last(iter([]))
-    spent = ddim(curved, x_T(), schedule, **run)
+    assert torch.equal(last(iter(steps)).x, steps[-1].x)
+    spent = ddim(curved, x_T(), schedule, steps=5)
     last(spent)
-    for options in ({}, {"nearest": True}, {"start": x_T()}):
-        with pytest.raises(UserError, match="no steps .* only once"):
-            frames(spent, at=[0], **options)
-    with pytest.raises(UserError, match="no steps"):
-        frames(spent, at=[], start=x_T())
-    with pytest.raises(UserError, match=r"does not visit t = \[349, 120\] but \[300, 200, 100, 0\].*nearest"):
-        frames(ddim(curved, x_T(), schedule, **run), at=[349, 120, 0])
+    with pytest.raises(UserError, match="no steps .* only once"):
+        last(spent)
+
+
+@pytest.mark.parametrize("sampler", [ddpm, ddim, dpm_solver])
+def test_the_denoisers_own_schedule_is_taken_unless_another_is_given(sampler):
+    own, other = NoiseSchedule.linear(40), NoiseSchedule.cosine(40)
+    denoise = Denoiser(curved, own)
+    options = {"steps": 7, **({"seeds": [1, 2]} if sampler is ddpm else {})}
+    assert torch.equal(last(sampler(denoise, x_T(), **options)).x, last(sampler(curved, x_T(), own, **options)).x)
+    there = last(sampler(denoise, x_T(), other, **options)).x
+    assert torch.equal(there, last(sampler(curved, x_T(), other, **options)).x)
+    with pytest.raises(UserError, match="schedule"):
+        sampler(curved, x_T(), **options)
+
+
+@pytest.mark.parametrize("sampler", [ddpm, ddim, dpm_solver])
+def test_few_steps_begin_at_the_timestep_of_their_noise(sampler):
+    options = {"seeds": [1, 2]} if sampler is ddpm else {}
+    assert next(sampler(curved, x_T(), NoiseSchedule.linear(350), steps=2, **options)).t == 349
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 1), (1, 3, 4, 4), (2, 1, 4, 4)])
+def test_an_epsilon_of_another_shape_is_not_broadcast(shape):
+    with pytest.raises(UserError, match="shape"):
+        next(ddim(lambda x, t: torch.zeros(shape), x_T(), NoiseSchedule.linear(350), steps=2))
+
+
+def test_rounding_below_the_root_of_ddim_is_no_error():
+    schedule = NoiseSchedule([1e-15, 1e-3, 0.5])
+    assert last(ddim(curved, x_T(), schedule, steps=3, eta=1.0, seeds=[1, 2])).x.isfinite().all()
 
 
 @pytest.mark.parametrize(

@@ -59,11 +59,7 @@ RunFolder = Annotated[
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="go on with the run in the folder")]
 Steps = Annotated[int | None, typer.Option(help="instead of the preset's number of steps", min=1)]
-TrainSpacing = Annotated[str, typer.Option(help="which timesteps few steps visit: trailing or uniform")]
-Fast = Annotated[
-    bool, typer.Option("--fast", help="bfloat16 where the device is quick at it: pixels move by a level or two")
-]
-BatchSize = Annotated[int | None, typer.Option(help="instead of the preset's, over all processes", min=1)]
+TrainBatchSize = Annotated[int | None, typer.Option(help="instead of the preset's, over all processes", min=1)]
 LearningRate = Annotated[float | None, typer.Option(help="instead of the preset's peak learning rate")]
 TrainSeed = Annotated[
     int, typer.Option(help="of the initial weights, the order of the images, and the noise", min=0, max=MAX_SEED)

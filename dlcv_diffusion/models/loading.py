@@ -61,7 +61,7 @@ def own_denoiser(model: nn.Module, facts: Mapping[str, Any], name: str = "") -> 
         facts.get("prediction") or facts.get("train", {}).get("prediction", "eps"),
         shape=shape,
         null=labels or None,
-        name=facts.get("name", name),
+        name=facts.get("name", name or type(model).__name__),
         facts=facts,
     )
 

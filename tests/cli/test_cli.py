@@ -21,7 +21,8 @@ from small_runs import (
 )
 
 from dlcv_diffusion import NoiseSchedule, __version__
-from dlcv_diffusion.models import load_model, save_model
+from dlcv_diffusion.denoiser import load_denoiser
+from dlcv_diffusion.models import save_model
 
 GROUPS = ["", "train", "sample", "grade"]
 VERBS = [*GROUPS, "figures", "convert", "info", "noise"]
@@ -131,7 +132,7 @@ def test_convert_writes_weights_that_sample(dlcv, tmp_path):
     code, out, err = dlcv("convert report.pt new/report.safetensors --timesteps 20")
     count = sum(p.numel() for p in model.parameters())
     assert (code, err, out) == (0, "", f"new/report.safetensors: ContextUnet with {count:,} parameters\n")
-    assert load_model("new/report.safetensors").timesteps == 20
+    assert load_denoiser("new/report.safetensors").timesteps == 20
     code, *_ = dlcv("sample digits out --weights new/report.safetensors --count 1 --steps 2 --device cpu")
     assert code == 0 and len(contents(tmp_path / "out")) == 20
 

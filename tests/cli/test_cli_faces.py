@@ -12,9 +12,10 @@ from small_runs import contents, full_disk, names, one_thread  # noqa: F401 – 
 
 from dlcv_diffusion import seeded_noise
 from dlcv_diffusion.cli.options import numbers
+from dlcv_diffusion.denoiser import load_denoiser
 from dlcv_diffusion.errors import UserError
 from dlcv_diffusion.faces.noises import read_noises, write_noises
-from dlcv_diffusion.faces.sampling import PRESETS, FaceSampling, face_denoiser, sample_faces
+from dlcv_diffusion.faces.sampling import PRESETS, FaceSampling, sample_faces
 from dlcv_diffusion.figures import read_facts
 
 OWN = "--weights small.safetensors --device cpu --steps 4"
@@ -50,7 +51,7 @@ def test_problem_2_with_the_course_s_files(dlcv, tmp_path):
     assert (code, err, out) == (0, "", "2 faces: out/00.png … 01.png\n")
     with Image.open("out/01.png") as image:
         assert (image.size, image.mode, image.format) == ((256, 256), "RGB", "PNG")
-    denoise = face_denoiser("UNet.pt", unet_py="UNet.py", device="cpu")
+    denoise = load_denoiser("UNet.pt", unet_py="UNet.py", device="cpu")
     faces = sample_faces(denoise, read_noises("noise"), FaceSampling(5, 0, "uniform", 1, "first", 1.0, save="min_max"))
     assert np.array_equal(picture("out/01.png"), faces[1].permute(1, 2, 0).numpy())
     assert "__pycache__" not in names(tmp_path)
@@ -73,7 +74,7 @@ def test_a_diffusers_folder(dlcv, tmp_path):
 def test_weights_of_our_own_and_every_option(dlcv, here):
     code, out, err = dlcv(f"sample faces noise out {OWN}")
     assert (code, err, out) == (0, "", "3 faces: out/00.png … 02.png\n")
-    denoise = face_denoiser("small.safetensors", device="cpu")
+    denoise = load_denoiser("small.safetensors", device="cpu")
     x_T = read_noises("noise")
 
     def drawn(config, seeds=None):
@@ -107,7 +108,7 @@ def test_another_batch_size_gives_the_same_faces(dlcv, here, eta):
 
 def test_fifty_steps_without_words(dlcv, here):
     dlcv("sample faces noise out --weights small.safetensors --device cpu")
-    denoise = face_denoiser("small.safetensors", device="cpu")
+    denoise = load_denoiser("small.safetensors", device="cpu")
     faces = sample_faces(denoise, read_noises("noise"), PRESETS["paper"])
     assert PRESETS["paper"].steps == 50 and np.array_equal(picture("out/02.png"), faces[2, 0].numpy())
 

@@ -13,11 +13,11 @@ from PIL import Image
 from small_faces import write_own, write_pictures
 
 from dlcv_diffusion import UserError
+from dlcv_diffusion.denoiser import load_denoiser
 from dlcv_diffusion.evaluation.encoder import PixelComponents
 from dlcv_diffusion.faces.evaluation import FacesReport, evaluate_faces, sharpness, softened
 from dlcv_diffusion.faces.grading import grade_faces
 from dlcv_diffusion.faces.measured import measured_faces
-from dlcv_diffusion.models import load_model
 
 
 def pictures(count, seed, *, spread=40.0, middle=128.0):
@@ -204,7 +204,7 @@ def test_crafted_rows_are_told_in_a_sentence(tmp_path, change):
 
 def test_the_shipped_faces_were_measured_with_the_weights_that_ship():
     rows = measured_faces()
-    assert {row["weights"] for row in rows} == {fingerprint(load_model("faces").state_dict())}
+    assert {row["weights"] for row in rows} == {fingerprint(load_denoiser("faces").state_dict())}
     assert {row["count"] for row in rows} == {1000}
     ratios = {(row["steps"], row["eta"]): row["frechet_ratio"] for row in rows}
     assert set(ratios) >= {(steps, eta) for steps in (10, 20, 50, 250) for eta in (0.0, 1.0)}

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from dlcv_diffusion import NoiseSchedule, UserError, ddim, last, seeded_noise
-from dlcv_diffusion.denoiser import EpsDenoiser
+from dlcv_diffusion.denoiser import Denoiser
 from dlcv_diffusion.faces.figures import (
     corner_figure,
     eta_figure,
@@ -30,7 +30,7 @@ def halve(x, t):
 
 @pytest.fixture
 def denoise():
-    return EpsDenoiser(halve, NoiseSchedule.linear(1000), "x0", image_size=(1, 16, 16), name="a test's")
+    return Denoiser(halve, NoiseSchedule.linear(1000), "x0", shape=(1, 16, 16), name="a test's")
 
 
 def words(fig):
@@ -135,5 +135,5 @@ def test_too_few_noises_or_no_size_are_told(denoise, tmp_path):
     with pytest.raises(UserError, match="need four noises, not 2"):
         write_face_figures(tmp_path, denoise, seeded_noise((2, 1, 16, 16), range(2)))
     with pytest.raises(UserError, match="any size"):
-        noises_of(EpsDenoiser(halve, NoiseSchedule.linear(1000), "x0"), [0])
+        noises_of(Denoiser(halve, NoiseSchedule.linear(1000), "x0"), [0])
     assert list(tmp_path.iterdir()) == []

@@ -18,20 +18,20 @@ from small_runs import (
 from torchvision.utils import save_image
 
 from dlcv_diffusion import NoiseSchedule, UserError, ddim, last, seeded_noise
-from dlcv_diffusion.denoiser import EpsDenoiser
+from dlcv_diffusion.denoiser import Denoiser, load_denoiser
 from dlcv_diffusion.faces.grading import grade_faces
 from dlcv_diffusion.faces.noises import write_noises
-from dlcv_diffusion.faces.sampling import PRESETS, FaceSampling, face_denoiser, sample_faces, write_hw2_faces
+from dlcv_diffusion.faces.sampling import PRESETS, FaceSampling, sample_faces, write_hw2_faces
 from dlcv_diffusion.images.photos import grace_hopper
 from dlcv_diffusion.images.pixels import to_uint8
-from dlcv_diffusion.models import load_model, save_model
+from dlcv_diffusion.models import save_model
 
 QUICK = FaceSampling(steps=4)
 
 
 @pytest.fixture
 def denoise(tmp_path):
-    return face_denoiser(write_own(tmp_path / "small.safetensors"), device="cpu")
+    return load_denoiser(write_own(tmp_path / "small.safetensors"), device="cpu")
 
 
 def noises(count=5, channels=1):
@@ -48,17 +48,17 @@ def pixels(path):
 @pytest.mark.parametrize("prediction", ["eps", "v", "x0"])
 def test_our_own_weights_say_what_they_are(tmp_path, prediction):
     path = write_own(tmp_path / "run.safetensors", prediction=prediction)
-    denoise = face_denoiser(path, device="cpu")
-    assert (denoise.prediction, denoise.image_size, denoise.name) == (prediction, (1, SIZE, SIZE), "small")
-    model, x, t = load_model(path), noises(2), torch.tensor([3, 900])
+    denoise = load_denoiser(path, device="cpu")
+    assert (denoise.prediction, denoise.shape, denoise.name) == (prediction, (1, SIZE, SIZE), "small")
+    model, x, t = load_denoiser(path), noises(2), torch.tensor([3, 900])
     with torch.no_grad():
-        theirs = EpsDenoiser(model, NoiseSchedule.linear(1000), prediction)(x, t)
+        theirs = Denoiser(model, NoiseSchedule.linear(1000), prediction)(x, t)
         torch.testing.assert_close(denoise(x, t), theirs)
 
 
 def test_the_shipped_weights_are_faces():
-    denoise = face_denoiser(device="cpu")
-    assert denoise.image_size == (1, 64, 64) and denoise.name
+    denoise = load_denoiser(device="cpu")
+    assert denoise.shape == (1, 64, 64) and denoise.name
     faces = sample_faces(denoise, seeded_noise((2, 1, 64, 64), range(2)), QUICK)
     assert faces.float().std(dim=(1, 2, 3)).min() > 10 and not torch.equal(faces[0], faces[1])
     for face in faces.float():  # pixels beside each other are alike, as in no noise
@@ -66,7 +66,7 @@ def test_the_shipped_weights_are_faces():
 
 
 def test_the_shipped_weights_take_noise_off_a_face_they_never_saw():
-    denoise, x0 = face_denoiser(device="cpu"), grace_hopper()
+    denoise, x0 = load_denoiser(device="cpu"), grace_hopper()
     for t, most in ((100, 0.2), (200, 0.25), (300, 0.3)):  # the noise is σ = 0.34, 0.72, 1.24; she differs by 0.44
         x = denoise.schedule.add_noise(x0, seeded_noise(x0.shape, [0]), t)
         with torch.no_grad():
@@ -76,14 +76,14 @@ def test_the_shipped_weights_take_noise_off_a_face_they_never_saw():
 
 def test_the_course_s_weights_come_with_their_code(tmp_path):
     write_course(tmp_path)
-    denoise = face_denoiser(tmp_path / "UNet.pt", unet_py=tmp_path / "UNet.py", device="cpu")
-    assert denoise.image_size == (3, 256, 256) and not denoise.model.training
+    denoise = load_denoiser(tmp_path / "UNet.pt", unet_py=tmp_path / "UNet.py", device="cpu")
+    assert denoise.shape == (3, 256, 256) and not denoise.model.training
 
 
 def test_a_diffusers_folder_is_a_denoiser_too(tmp_path):
     small_unet2d().save_pretrained(tmp_path / "faces")
-    denoise = face_denoiser(tmp_path / "faces", device="cpu")
-    assert denoise.image_size == (3, SIZE, SIZE)
+    denoise = load_denoiser(tmp_path / "faces", device="cpu")
+    assert denoise.shape == (3, SIZE, SIZE)
     assert sample_faces(denoise, noises(2, 3), QUICK).shape == (2, 3, SIZE, SIZE)
 
 
@@ -110,14 +110,14 @@ def test_other_weights_are_one_sentence(tmp_path, monkeypatch, weights, unet_py,
     write_own(tmp_path / "run" / "model.safetensors")
     save_model(small_context_unet(), tmp_path / "report.safetensors")
     with pytest.raises(UserError, match=said) as error:
-        face_denoiser(weights, unet_py=unet_py, device="cpu")
+        load_denoiser(weights, unet_py=unet_py, device="cpu")
     assert "\n" not in str(error.value)
 
 
 def test_weights_without_a_size_draw_any(tmp_path):
     save_model(small_unet(num_classes=0), tmp_path / "any.safetensors", {"schedule": NoiseSchedule.linear(20).config})
-    denoise = face_denoiser(tmp_path / "any.safetensors", device="cpu")
-    assert (denoise.image_size, denoise.name) == (None, "any")
+    denoise = load_denoiser(tmp_path / "any.safetensors", device="cpu")
+    assert (denoise.shape, denoise.name) == (None, "any")
     assert sample_faces(denoise, seeded_noise((1, 3, 8, 24), [0]), QUICK).shape == (1, 3, 8, 24)
 
 
@@ -150,8 +150,8 @@ def reference(network, x, *, first, clip, final):
 )
 def test_a_preset_is_the_loop_written_out_and_torchvision_s_saving(tmp_path, preset, said, normalised):
     network = write_course(tmp_path)
-    denoise = face_denoiser(tmp_path / "UNet.pt", unet_py=tmp_path / "UNet.py", device="cpu")
-    denoise.image_size = (3, SIZE, SIZE)
+    denoise = load_denoiser(tmp_path / "UNet.pt", unet_py=tmp_path / "UNet.py", device="cpu")
+    denoise.shape = (3, SIZE, SIZE)
     ours = sample_faces(denoise, noises(2, 3), PRESETS[preset])
     theirs = reference(network, noises(2, 3), **said)
     for face, x in zip(ours, theirs, strict=True):

@@ -9,12 +9,12 @@ from small_faces import write_pictures, zipped
 from small_runs import names, one_thread  # noqa: F401 – for every test here
 
 from dlcv_diffusion import NoiseSchedule, UserError
+from dlcv_diffusion.denoiser import load_denoiser
 from dlcv_diffusion.faces.data import load_faces
 from dlcv_diffusion.faces.recipes import faces_recipe
-from dlcv_diffusion.faces.sampling import FaceSampling, face_denoiser, sample_faces
+from dlcv_diffusion.faces.sampling import FaceSampling, sample_faces
 from dlcv_diffusion.faces.training import train_faces
 from dlcv_diffusion.images.arrays import ImageArrays
-from dlcv_diffusion.models import load_model
 from dlcv_diffusion.training.loop import TrainConfig, learning_rate, noised_batch
 
 SIZE = 8
@@ -37,7 +37,7 @@ def run(pictures, out, *, steps=4, until=None, **options):
 
 
 def weights(out):
-    return load_model(out / "model.safetensors").state_dict()
+    return load_denoiser(out / "model.safetensors").state_dict()
 
 
 def losses(out):
@@ -50,11 +50,11 @@ def test_a_run_gives_weights_that_draw(pictures, tmp_path):
     assert [state.step for state in states] == [1, 2, 3, 4]
     files = ["checkpoint.safetensors", "metrics.csv", "model.safetensors", "samples", "samples/step_000004.png"]
     assert names(tmp_path / "run") == files
-    facts = load_model(tmp_path / "run" / "model.safetensors").metadata
+    facts = load_denoiser(tmp_path / "run" / "model.safetensors").metadata
     expected = {"name": "faces-tiny", "data": "faces.zip", "images": 11, "image_size": [3, SIZE, SIZE]}
     assert facts | expected | {"prediction": "v"} == facts
-    denoise = face_denoiser(tmp_path / "run" / "model.safetensors", device="cpu")
-    assert (denoise.prediction, denoise.image_size, denoise.name) == ("v", (3, SIZE, SIZE), "faces-tiny")
+    denoise = load_denoiser(tmp_path / "run" / "model.safetensors", device="cpu")
+    assert (denoise.prediction, denoise.shape, denoise.name) == ("v", (3, SIZE, SIZE), "faces-tiny")
     faces = sample_faces(denoise, torch.randn(2, 3, SIZE, SIZE), FaceSampling(steps=2))
     assert faces.shape == (2, 3, SIZE, SIZE)
 
@@ -87,8 +87,8 @@ def test_images_in_memory_may_have_any_number_of_channels_and_any_size(tmp_path,
         torch.randint(0, 256, (6, channels, 9, 13), dtype=torch.uint8), torch.zeros(6, dtype=torch.int64)
     )
     run(data, tmp_path / "run", steps=2, preview_every=2)
-    denoise = face_denoiser(tmp_path / "run" / "model.safetensors", device="cpu")
-    assert denoise.image_size == (channels, 9, 13)
+    denoise = load_denoiser(tmp_path / "run" / "model.safetensors", device="cpu")
+    assert denoise.shape == (channels, 9, 13)
     assert (tmp_path / "run" / "samples" / "step_000002.png").exists()
     assert sample_faces(denoise, torch.randn(1, channels, 9, 13), FaceSampling(steps=2)).shape == (1, channels, 9, 13)
 

@@ -8,7 +8,7 @@ from small_faces import BLOCKS_PY, UNET_PY, write_course
 from small_runs import names, one_thread  # noqa: F401 – for every test here
 
 from dlcv_diffusion import NoiseSchedule, UserError, ddim, last, seeded_noise
-from dlcv_diffusion.faces.course_unet import hw2_unet
+from dlcv_diffusion.models.course_unet import course_unet
 
 HEAD = "import torch\nfrom torch import nn\n"
 MODULE = f"{HEAD}class UNet(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
@@ -19,8 +19,8 @@ OTHER = f"{MODULE}        self.other = nn.Conv2d(3, 3, 1)\n"
 def test_the_course_s_network_is_a_denoiser(tmp_path):
     network = write_course(tmp_path)
     before = names(tmp_path), list(sys.path), sys.dont_write_bytecode
-    denoise = hw2_unet(tmp_path / "UNet.py", tmp_path / "UNet.pt")
-    assert (denoise.image_size, denoise.name, denoise.prediction) == ((3, 256, 256), "UNet", "eps")
+    denoise = course_unet(tmp_path / "UNet.py", tmp_path / "UNet.pt")
+    assert (denoise.shape, denoise.name, denoise.prediction) == ((3, 256, 256), "UNet", "eps")
     assert denoise.schedule == NoiseSchedule.linear(1000)
     x, t = seeded_noise((2, 3, 16, 16), [0, 1]), torch.tensor([5, 999])
     with torch.no_grad():
@@ -36,7 +36,7 @@ def test_two_of_them_do_not_mix_up_what_lies_beside_them(tmp_path, monkeypatch):
         folder.mkdir()
         write_course(folder)
         (folder / "blocks.py").write_text(BLOCKS_PY.replace("torch.tanh", f"torch.{name}"))
-        denoise = hw2_unet(folder / "UNet.py", folder / "UNet.pt")
+        denoise = course_unet(folder / "UNet.py", folder / "UNet.pt")
         with torch.no_grad():
             results.append(denoise(x, t))
         assert names(folder) == ["UNet.pt", "UNet.py", "blocks.py"]  # and no __pycache__
@@ -50,13 +50,13 @@ def test_a_file_beside_it_may_be_imported_when_the_network_is_made(tmp_path):
             "super().__init__()\n", "super().__init__()\n        from blocks import Block\n"
         )
     )
-    hw2_unet(tmp_path / "UNet.py", tmp_path / "UNet.pt")
+    course_unet(tmp_path / "UNet.py", tmp_path / "UNet.pt")
     assert "blocks" not in sys.modules and str(tmp_path) not in sys.path
 
 
 def test_its_batch_norm_is_in_eval_mode(tmp_path):
     write_course(tmp_path)
-    denoise = hw2_unet(tmp_path / "UNet.py", tmp_path / "UNet.pt")
+    denoise = course_unet(tmp_path / "UNet.py", tmp_path / "UNet.pt")
     x = seeded_noise((3, 3, 8, 8), range(3))
     alone = last(ddim(denoise, x[:1], denoise.schedule, steps=3)).x
     torch.testing.assert_close(last(ddim(denoise, x, denoise.schedule, steps=3)).x[:1], alone)
@@ -85,7 +85,7 @@ def test_code_that_does_not_do_is_one_sentence(tmp_path, code, said):
     if code is not None:
         (tmp_path / "UNet.py").write_text(code)
     with pytest.raises(UserError, match=said) as error:
-        hw2_unet(tmp_path / "UNet.py", tmp_path / "UNet.pt")
+        course_unet(tmp_path / "UNet.py", tmp_path / "UNet.pt")
     assert "\n" not in str(error.value)
 
 
@@ -99,7 +99,7 @@ def test_code_that_does_not_do_is_one_sentence(tmp_path, code, said):
 def test_an_output_that_is_no_noise_is_one_sentence(tmp_path, output, said):
     torch.save(torch.nn.ModuleDict({"out": torch.nn.Conv2d(3, 3, 1)}).state_dict(), tmp_path / "UNet.pt")
     (tmp_path / "UNet.py").write_text(f"{LAYER}    def forward(self, x, t): return {output}")
-    denoise = hw2_unet(tmp_path / "UNet.py", tmp_path / "UNet.pt")
+    denoise = course_unet(tmp_path / "UNet.py", tmp_path / "UNet.pt")
     with pytest.raises(UserError, match=said):
         denoise(torch.zeros(2, 3, 8, 8), torch.zeros(2, dtype=torch.int64))
 
@@ -114,4 +114,4 @@ def test_weights_that_are_none_are_one_sentence(tmp_path, content, said):
     elif content is not None:
         torch.save(content, tmp_path / "UNet.pt")
     with pytest.raises(UserError, match=said):
-        hw2_unet(tmp_path / "UNet.py", tmp_path / "UNet.pt")
+        course_unet(tmp_path / "UNet.py", tmp_path / "UNet.pt")

@@ -55,7 +55,7 @@ def test_a_pipeline_s_folder(unet, tmp_path, betas, prediction):
     options = {"beta_schedule": betas, "prediction_type": prediction, "clip_sample": False}
     DDPMPipeline(unet, DDPMScheduler(**options)).save_pretrained(tmp_path / "celeba")
     denoise = diffusers_unet(tmp_path / "celeba")
-    assert (denoise.image_size, denoise.name) == ((3, SIZE, SIZE), "celeba")
+    assert (denoise.shape, denoise.name) == ((3, SIZE, SIZE), "celeba")
     assert denoise.prediction == PREDICTIONS[prediction]
     torch.testing.assert_close(*ours_and_theirs(denoise, unet, DDPMScheduler(**options)), rtol=1e-4, atol=1e-5)
 
@@ -152,7 +152,7 @@ def test_variances_are_left_out(tmp_path):
 def test_sides_may_differ_and_half_precision_becomes_single(tmp_path):
     small_unet2d(sample_size=(SIZE, 2 * SIZE), in_channels=1, out_channels=1).half().save_pretrained(tmp_path)
     denoise = diffusers_unet(tmp_path)
-    assert denoise.image_size == (1, SIZE, 2 * SIZE)
+    assert denoise.shape == (1, SIZE, 2 * SIZE)
     assert {parameter.dtype for parameter in denoise.model.parameters()} == {torch.float32}
 
 

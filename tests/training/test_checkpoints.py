@@ -21,7 +21,8 @@ from small_runs import (
 )
 
 from dlcv_diffusion import NoiseSchedule, UserError
-from dlcv_diffusion.models import load_model, save_model, shipped_weights
+from dlcv_diffusion.denoiser import load_denoiser
+from dlcv_diffusion.models import save_model, shipped_weights
 from dlcv_diffusion.models.convert import context_unet_from, convert_report_weights, read_state_dict
 from dlcv_diffusion.models.registry import FORMAT, load_state, read_header, read_tensors, write_tensors
 
@@ -50,14 +51,14 @@ def test_a_model_comes_back_to_the_bit(tmp_path, network):
     model = with_random_weights(network(timesteps=20))
     schedule = NoiseSchedule.linear(20)
     save_model(model, tmp_path / "deep" / "m.safetensors", {"schedule": schedule.config, "name": "ünïcode"})
-    loaded = load_model(tmp_path / "deep" / "m.safetensors")
+    loaded = load_denoiser(tmp_path / "deep" / "m.safetensors")
     assert type(loaded) is type(model) and loaded.config == model.config and not loaded.training
     assert state_bytes(loaded) == state_bytes(model)
     assert NoiseSchedule.from_config(loaded.metadata["schedule"]) == schedule and loaded.metadata["name"] == "ünïcode"
     assert torch.equal(prediction(loaded), prediction(model))
     assert names(tmp_path / "deep") == ["m.safetensors"]
     save_model(model.to(memory_format=torch.channels_last), tmp_path / "deep" / "nhwc.safetensors")
-    assert state_bytes(load_model(tmp_path / "deep" / "nhwc.safetensors")) == state_bytes(loaded)
+    assert state_bytes(load_denoiser(tmp_path / "deep" / "nhwc.safetensors")) == state_bytes(loaded)
 
 
 def test_float16_is_half_the_size_and_loads_as_float32(tmp_path):
@@ -66,7 +67,7 @@ def test_float16_is_half_the_size_and_loads_as_float32(tmp_path):
     save_model(model, tmp_path / "half.safetensors", dtype=torch.float16)
     half, whole = ((tmp_path / f"{name}.safetensors").stat().st_size for name in ("half", "whole"))
     assert half < 0.54 * whole
-    loaded = load_model(tmp_path / "half.safetensors").state_dict()
+    loaded = load_denoiser(tmp_path / "half.safetensors").state_dict()
     assert {tensor.dtype for tensor in loaded.values()} == {torch.float32}
     for name, tensor in model.state_dict().items():
         torch.testing.assert_close(loaded[name], tensor, atol=1e-4, rtol=1e-3)
@@ -77,12 +78,12 @@ def test_batchnorm_s_counter_stays_a_counter_in_float16(tmp_path):
     model = small_context_unet()
     prediction(model.train())
     save_model(model, tmp_path / "m.safetensors", dtype=torch.float16)
-    assert load_model(tmp_path / "m.safetensors").state_dict()["init_conv.conv1.1.num_batches_tracked"] == 1
+    assert load_denoiser(tmp_path / "m.safetensors").state_dict()["init_conv.conv1.1.num_batches_tracked"] == 1
 
 
 def test_the_shipped_weights_load_by_name():
     assert "digits" in shipped_weights()
-    model = load_model("digits")
+    model = load_denoiser("digits")
     assert model.num_classes == 20 and model.timesteps == NoiseSchedule.from_config(model.metadata["schedule"]).T
 
 
@@ -151,20 +152,20 @@ KINDS = {
 def test_what_is_no_model_is_told_in_one_sentence(tmp_path, kind):
     path = damaged(tmp_path, kind)
     with pytest.raises(UserError, match=KINDS[kind]) as error:
-        load_model(path)
+        load_denoiser(path)
     assert kind in one_sentence(error) or kind.startswith(("unknown", "other settings"))
 
 
 def test_only_shipped_models_are_suggested():
     for name, words in (("digit", "no weights at 'digit'"), ("digits_judge", "'digits_judge' is shipped .* no model")):
         with pytest.raises(UserError, match=f"^{words}.*; give a .safetensors file or one of: digits, faces$"):
-            load_model(name)
+            load_denoiser(name)
 
 
 def test_a_pt_file_is_pointed_to_the_converter(tmp_path):
     torch.save(small_context_unet().state_dict(), tmp_path / "report.pt")
     with pytest.raises(UserError, match="dlcv convert"):
-        load_model(tmp_path / "report.pt")
+        load_denoiser(tmp_path / "report.pt")
 
 
 @given(st.data())
@@ -173,7 +174,7 @@ def test_a_file_cut_anywhere_is_told(tmp_path_factory, data):
     write_tensors(path, {"a": torch.arange(50.0)}, {"model": "UNet"})
     whole = path.read_bytes()
     path.write_bytes(whole[: data.draw(st.integers(0, len(whole) - 1))])
-    for read in (read_header, read_tensors, load_model):
+    for read in (read_header, read_tensors, load_denoiser):
         with pytest.raises(UserError, match="not a whole safetensors file"):
             read(path)
 
@@ -181,14 +182,14 @@ def test_a_file_cut_anywhere_is_told(tmp_path_factory, data):
 def test_a_device_that_is_not_here_is_told(tmp_path):
     save_model(small_unet(), tmp_path / "m.safetensors")
     with pytest.raises(UserError, match="cuda:99"):
-        load_model(tmp_path / "m.safetensors", device="cuda:99")
+        load_denoiser(tmp_path / "m.safetensors", device="cuda:99")
 
 
 def test_a_file_that_may_not_be_read_is_told(tmp_path, monkeypatch):
     """Root may read everything, so the system's answer is played."""
     save_model(small_unet(), tmp_path / "m.safetensors")
     monkeypatch.setattr("os.access", lambda path, mode: False)
-    for read in (load_model, read_state_dict):
+    for read in (load_denoiser, read_state_dict):
         with pytest.raises(UserError, match="you may not read '.*m.safetensors'"):
             read(tmp_path / "m.safetensors")
 
@@ -236,7 +237,7 @@ def test_the_report_s_file_converts(tmp_path, how, n_downs, height, width):
     model = with_random_weights(small_context_unet(height=height, width=width, n_downs=n_downs, timesteps=20))
     torch.save(wrapped(model.state_dict(), how), tmp_path / "report.pt")
     converted = convert_report_weights(tmp_path / "report.pt", tmp_path / "report.safetensors", timesteps=20)
-    loaded = load_model(tmp_path / "report.safetensors")
+    loaded = load_denoiser(tmp_path / "report.safetensors")
     assert loaded.config == model.config and state_bytes(loaded) == state_bytes(model)
     assert torch.equal(prediction(loaded), prediction(model)) and torch.equal(prediction(converted), prediction(model))
     assert loaded.metadata == converted.metadata
