@@ -64,7 +64,7 @@ def against_diffusers(unet: nn.Module, device: torch.device, images: int, steps:
         pictures["theirs"] = pipeline(images, generators, num_inference_steps=steps, output_type="pt").images
 
     def ours() -> None:
-        x = last(ddim(denoise, seeded_noise(shape, seeds, device), SCHEDULE, steps=steps)).x
+        x = last(ddim(denoise, seeded_noise(shape, seeds, device), SCHEDULE, steps=steps, spacing="uniform")).x
         pictures["ours"] = (x / 2 + 0.5).clamp(0, 1)
 
     jobs = {"diffusers' DDIMPipeline": theirs, "ddim": ours}

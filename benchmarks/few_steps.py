@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from dlcv_diffusion import UserError, seeded_noise
 from dlcv_diffusion.denoiser import load_denoiser
-from dlcv_diffusion.device import has_fast_bf16
 from dlcv_diffusion.digits.course import HALVES
 from dlcv_diffusion.digits.evaluation import HalfAccuracy, judge_accuracy
 from dlcv_diffusion.digits.figures import half_name
@@ -40,14 +39,14 @@ class Contender:
 
     def __init__(self, sample: Sampler, weights: str, batch: int):
         # a model of its own, because ours is laid out channels-last and the report's is not
-        self.sample, self.model, self.batch = sample, load_denoiser(weights), batch
+        self.sample, self.model, self.batch = sample, load_denoiser(weights, device="cpu"), batch
         self.images: list[Tensor] = []
         self.labels: list[int] = []
         self.passes = 0
         zero = torch.zeros(batch, dtype=torch.int64)
         with torch.no_grad():
-            self.model(torch.randn(batch, *image_size(self.model)), zero, zero)  # warm-up enough for 700 passes
-        self.model.register_forward_pre_hook(self.count)
+            self.model(torch.randn(batch, *self.model.shape), zero, zero)  # warm-up enough for 700 passes
+        self.model.model.register_forward_pre_hook(self.count)
 
     def count(self, model: nn.Module, arguments: tuple) -> None:
         self.passes += len(arguments[0])
@@ -63,20 +62,20 @@ def report_sampler(model: nn.Module, labels: list[int], seeds: list[int]) -> Ten
     """All T DDPM steps, two forward passes each, float32: uint8 images (N, 3, 28, 28)."""
     x_T = seeded_noise((len(seeds), *model.shape), seeds)
     generator = torch.Generator().manual_seed(seeds[0])
-    steps = report_loop(model, x_T, torch.tensor(labels), model.schedule, generator)
+    steps = report_loop(model.model, x_T, torch.tensor(labels), model.schedule, generator)
     return to_uint8(deque(steps, maxlen=1).pop())
 
 
 def our_sampler(steps: int) -> Sampler:
     """`sample_digits` as `dlcv sample digits` calls it, at another number of steps."""
     config = SamplingConfig(steps=steps)
-    return lambda model, labels, seeds: sample_digits(model, labels, seeds, config, device="cpu")
+    return lambda model, labels, seeds: sample_digits(model, labels, seeds, config)
 
 
 def measure(page: Page, weights: str, steps: Sequence[int], batch: int, repeats: int, judge_file: Path) -> None:
     judge = load_judge(judge_file)  # before an hour of sampling, not after it
     report = Contender(report_sampler, weights, batch)
-    T = schedule_of(report.model).T
+    T = report.model.schedule.T
     reports_name = f"the report's loop, {T} DDPM steps"
     contenders = {reports_name: report}
     contenders |= {f"ours, {n} steps": Contender(our_sampler(n), weights, batch) for n in steps}
@@ -87,12 +86,14 @@ def measure(page: Page, weights: str, steps: Sequence[int], batch: int, repeats:
 
     page.add(f"# Few steps against the report's {T}")
     page.add(f"{machine()}.")
-    settings = ", ".join(f"{key} {value}" for key, value in SamplingConfig().facts().items() if key != "steps")
-    if SamplingConfig().signal_leak and "signal_leak" in report.model.metadata:
+    settings = ", ".join(
+        f"{key} {value}" for key, value in SamplingConfig().facts(report.model, []).items() if key in ("sampler", "w")
+    )
+    if SamplingConfig().signal_leak and "signal_leak" in report.model.facts:
         settings += ", x_T with the signal leak"
     page.add(
         f"Weights {Path(weights).name}. The report's loop: float32, two forward passes a step, w = 2. Ours: "
-        f"`sample_digits` ({settings}) in {'bfloat16 autocast' if has_fast_bf16('cpu') else 'float32'}, channels-last. "
+        f"`sample_digits` ({settings}) in float32, channels-last. "
         f"{repeats} rounds of {batch} images each; times are medians, ratios medians of the ratios within a round. "
         f"Read right: per cent of all {repeats * batch} images, ± one standard error."
     )

@@ -26,14 +26,14 @@ from side_by_side import Job, Page, arguments, in_turns, machine, ratio, report_
 from torch import Tensor, nn
 
 from dlcv_diffusion import NoiseSchedule, NoiseStream, UserError, ddim, ddpm, guided, last, seeded_noise
-from dlcv_diffusion.denoiser import Denoiser, load_denoiser
+from dlcv_diffusion.denoiser import Denoiser
 from dlcv_diffusion.device import autocast, prepare
 from dlcv_diffusion.digits.recipes import digits_recipe
 from dlcv_diffusion.digits.sampling import REPORT, hw2_labels, write_hw2_digits
 from dlcv_diffusion.faces.figures import ETAS
 from dlcv_diffusion.images.arrays import ImageArrays
 from dlcv_diffusion.images.pixels import to_uint8
-from dlcv_diffusion.models import UNet
+from dlcv_diffusion.models import UNet, read_model
 from dlcv_diffusion.training import train
 
 CLASSES, W = 20, 2.0
@@ -111,7 +111,7 @@ class Sampling:
 
     def __init__(self, network: Network, batch: int, device: torch.device, sizes: Sizes):
         self.network, self.batch, self.device, self.sizes = network, batch, device, sizes
-        self.schedule = schedule_of(network.model)
+        self.schedule = NoiseSchedule.linear(network.model.timesteps)
         self.labels = torch.arange(batch, device=device) % CLASSES
         self.x_T = seeded_noise((batch, 3, 28, 28), range(batch), device)
         self.t = torch.full((batch,), self.schedule.T // 2, device=device)
@@ -129,7 +129,7 @@ class Sampling:
             return (1 + W) * self.model(x, t, self.labels) - W * self.model(x, t, null)
 
     def eager(self) -> Denoise:
-        return guided(self.fast, self.labels, W)
+        return guided(self.fast, self.labels, W, null=CLASSES)
 
     def graphed(self) -> Denoise:
         if self.device.type != "cuda":
@@ -137,7 +137,7 @@ class Sampling:
         return Graphed(without_cache(self.eager(), self.device), self.x_T, self.t)
 
     def compiled(self) -> Denoise:
-        return guided(prepare(self.fast, self.device, compile="reduce-overhead"), self.labels, W)
+        return guided(prepare(self.fast, self.device, compile="reduce-overhead"), self.labels, W, null=CLASSES)
 
     def chunk_of(self, denoise: Denoise, *, seeds: bool = False) -> Job:
         """A job: the first `chunk` of our DDPM's steps; noise from the GPU's generator, or from a seed an image."""
@@ -145,7 +145,7 @@ class Sampling:
 
         def chunk() -> None:
             steps = ddpm(denoise, self.x_T, self.schedule, noise=noise)
-            with autocast(self.device, torch.bfloat16):  # around all steps, as `sample_digits` has it
+            with autocast(self.device, torch.bfloat16):  # around all steps, as `sample_digits(…, fast=True)` has it
                 deque(islice(steps, self.sizes.chunk), maxlen=0)
 
         return chunk
@@ -231,7 +231,7 @@ def files(page: Page, networks: list[Network], device: torch.device, sizes: Size
     """One table: wall-clock seconds from a loaded model to the files on the disk."""
     rows, failed = [], []
     for network in networks:
-        T = schedule_of(network.model).T
+        T = NoiseSchedule.linear(network.model.timesteps).T
         jobs: dict[str, Callable[[Path], object]] = {
             f"the report's loop, {T} steps": lambda folder, n=network: report_files(n, device, sizes.files, folder),
             f"ours, {T} DDPM steps": lambda folder, n=network: write_hw2_digits(
@@ -283,7 +283,7 @@ def training(page: Page, networks: list[Network], device: torch.device, sizes: S
                 run = train(
                     network.copy().train(),
                     data,
-                    schedule_of(network.model),
+                    NoiseSchedule.linear(network.model.timesteps),
                     config,
                     Path(folder) / network.preset,
                     checkpoint_every=10**9,
@@ -400,7 +400,7 @@ def networks_of(names: list[str], weights: str, tiny: bool) -> list[Network]:
         model = recipe.build()
         if preset == "small" and not tiny:
             try:
-                model = load_denoiser(weights)
+                model, _ = read_model(weights)
             except UserError as error:
                 print(f"untrained weights for the small U-Net: {error}", file=sys.stderr)
         name = f"ContextUnet, n_feat = {recipe.config['n_feat']}" if preset == "report" else "the small U-Net"

@@ -32,6 +32,7 @@ from dlcv_diffusion.digits.recipes import digits_recipe
 from dlcv_diffusion.digits.sampling import REPORT
 from dlcv_diffusion.images.arrays import ImageArrays
 from dlcv_diffusion.models import ContextUnet
+from dlcv_diffusion.models.loading import own_denoiser
 from dlcv_diffusion.training import train
 
 T, CLASSES, W = 350, 20, 2.0
@@ -76,7 +77,7 @@ class Ours(Contender):
         return lambda: next(steps)
 
     def guided_step(self, batch: int) -> Job:
-        steps = REPORT.run(self.network, labels_of(batch), range(batch))
+        steps = REPORT.run(own_denoiser(self.network, {}), labels_of(batch), range(batch))
 
         def step() -> None:
             with self.autocast():

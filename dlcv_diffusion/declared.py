@@ -1,6 +1,7 @@
 """Settings and JSON that are checked by their declaration: pydantic's types, and its errors as one sentence."""
 
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any, TypeVar, dataclass_transform
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -28,11 +29,13 @@ def declared(cls: type[T]) -> type[T]:
     dlcv_diffusion.errors.UserError: count is 0; it should be greater than or equal to 1
     """
     made = dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))(cls)
-    init = made.__init__
+    init, names = made.__init__, signature(made)
 
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         try:
-            init(self, *args, **kwargs)
+            if args:  # by their names, so that a sentence about them can say which
+                kwargs |= names.bind_partial(*args).arguments
+            init(self, **kwargs)
         except ValidationError as error:
             raise UserError(sentence(error)) from None
 

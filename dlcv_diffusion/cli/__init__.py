@@ -5,11 +5,11 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
-from ..errors import UserError
+from ..errors import UserError, check
 from . import grade, options, sample, train
 from .options import MAX_SEED, examples, group, numbers, speaks, written
 
@@ -38,18 +38,25 @@ def main() -> None:
             sys.stdout.flush()  # a full disk is found out now, where it can still be told
     except UserError as error:
         if speaks():
-            print(f"dlcv: {error}", file=sys.stderr)
-        else:
-            time.sleep(10)  # a launcher stops all processes when the first one ends: let it be the one that speaks
+            refuse(str(error))
+        time.sleep(10)  # a launcher stops all processes when the first one ends; that one has to print the sentence
         sys.exit(2)
+    except MemoryError:
+        refuse("there is not enough memory; choose a smaller size, count or batch size")
     except OSError as error:
         if error.filename is not None or error.errno not in OUTPUT_ERRORS:  # a file's or a network's
-            raise
+            where = f"'{os.fsdecode(error.filename)}': " if error.filename is not None else ""
+            refuse(f"{where}{error.strerror or error}; give another file or folder, or mend this one")
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries once more when it ends
         if error.errno == errno.EPIPE:  # whoever read has read enough, as `head` does
             sys.exit(1)
-        print(f"dlcv: cannot write to the standard output: {error.strerror}; lead it elsewhere", file=sys.stderr)
-        sys.exit(2)
+        refuse(f"cannot write to the standard output: {error.strerror}; lead it elsewhere")
+
+
+def refuse(sentence: str) -> NoReturn:
+    """Say what is wrong, and end with exit code 2."""
+    print(f"dlcv: {sentence}", file=sys.stderr)
+    sys.exit(2)
 
 
 @app.command(
@@ -62,8 +69,8 @@ def main() -> None:
 def noise(
     out: Annotated[Path, typer.Argument(metavar="OUT_DIR", help="gets 00.pt …, named after their seeds")],
     seeds: Annotated[str, typer.Option(help="numbers and ranges, such as 0-9 or 0-3,7")] = "0-9",
-    size: Annotated[int | None, typer.Option(help="pixels a side, 256 by default", min=1)] = None,
-    channels: Annotated[int | None, typer.Option(help="3 (RGB, by default) or 1 (grey)", min=1)] = None,
+    size: Annotated[int | None, typer.Option(help="pixels a side, 256 by default", min=1, max=8192)] = None,
+    channels: Annotated[int | None, typer.Option(help="3 (RGB, by default) or 1 (grey)", min=1, max=64)] = None,
     like: Annotated[str | None, typer.Option(help="weights of `sample faces` whose size is taken instead")] = None,
     unet_py: options.UnetPy = None,
 ) -> None:
@@ -123,11 +130,15 @@ def figures(
     if only not in (None, "digits", "faces"):
         raise UserError(f"there are no figures of '{only}'; choose --only digits or --only faces, or leave it out")
     config = options.faces_preset(preset, **options.given(steps=steps))
-    if only == "digits" and (noises, unet_py, preset, steps) != (None, None, "paper", None):
-        raise UserError(
-            "--noises, --unet-py, --preset and --steps are for faces and do nothing for digits; leave them out, or "
-            "leave --only digits out"
-        )
+    check(
+        only != "digits" or (face_weights, noises, unet_py, preset, steps) == ("faces", None, None, "paper", None),
+        "--face-weights, --noises, --unet-py, --preset and --steps are for faces and do nothing for digits; leave them "
+        "out, or leave --only digits out",
+    )
+    check(
+        only != "faces" or weights == "digits",
+        "--weights are those of digits and do nothing for faces; give --face-weights, or leave --only faces out",
+    )
     model = load_denoiser(weights, device=device) if only != "faces" else None
     denoise = load_denoiser(face_weights, unet_py=unet_py, device=device) if only != "digits" else None
     given_noises, names = (read_noises(noises), [path.stem for path in noise_files(noises)]) if noises else (None, None)

@@ -34,7 +34,9 @@ def faces(
     out: Annotated[Path, typer.Argument(help="folder with your 00.png …")],
     gt: Annotated[Path, typer.Argument(help="the course's folder of the same names, face/GT")],
 ) -> None:
-    """Mean squared error of each image, and their mean: below 20 passes."""
+    """Mean squared error of each image, and their mean: below 20 passes; else the exit code is 1."""
     from ..faces.grading import grade_faces
 
-    print(grade_faces(out, gt))
+    grade = grade_faces(out, gt)
+    print(grade)
+    raise typer.Exit(0 if grade.passed else 1)

@@ -34,7 +34,7 @@ def digits(
         tuple[float, float] | None, typer.Option(help="noise levels within which guidance acts")
     ] = None,
     signal_leak: Annotated[bool, typer.Option(help="start with the trace of a mean colour, as training did")] = True,
-    count: Annotated[int, typer.Option(help="images of each class", min=1)] = 50,
+    count: Annotated[int, typer.Option(help="images of each class", min=1, max=999)] = 50,
     seed: Annotated[
         int, typer.Option(help="image k of the class c takes SEED + 20·k + c, both from 0", min=0, max=MAX_SEED)
     ] = 0,

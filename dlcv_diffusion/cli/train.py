@@ -68,8 +68,10 @@ def digits(
 def faces(
     data: Annotated[Path, typer.Option(help="folder or zip of pictures; every tenth is held out")],
     preset: Annotated[str, typer.Option(help="small (what ships) or tiny")] = "small",
-    size: Annotated[int, typer.Option(help="pixels a side, to which pictures are cut and resized", min=1)] = 64,
-    channels: Annotated[int, typer.Option(help="1 (grey) or 3 (RGB)", min=1)] = 1,
+    size: Annotated[
+        int, typer.Option(help="pixels a side, to which pictures are cut and resized", min=1, max=8192)
+    ] = 64,
+    channels: Annotated[int, typer.Option(help="1 (grey) or 3 (RGB)", min=1, max=64)] = 1,
     out: options.RunFolder = Path("runs/faces"),
     prediction: Annotated[str | None, typer.Option(help="instead of the preset's v: eps, v or x0")] = None,
     resume: options.Resume = False,

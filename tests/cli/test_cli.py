@@ -75,7 +75,7 @@ def test_info_says_what_is_here(dlcv):
 def test_info_helps_where_something_is_broken(dlcv, tmp_path, monkeypatch):
     monkeypatch.setattr("dlcv_diffusion.models.registry.ASSETS", tmp_path)
     monkeypatch.setattr("dlcv_diffusion.digits.data.SAMPLE", tmp_path / "none.webp")
-    monkeypatch.setattr("dlcv_diffusion.info.PACKAGES", ("torch", "no-such-package"))
+    monkeypatch.setattr("dlcv_diffusion.cli.info.PACKAGES", ("torch", "no-such-package"))
     (tmp_path / "digits.safetensors").write_bytes(b"short")
     (tmp_path / ".half.partial.safetensors").write_bytes(b"short")
     code, out, _ = dlcv("info")
@@ -132,7 +132,7 @@ def test_convert_writes_weights_that_sample(dlcv, tmp_path):
     code, out, err = dlcv("convert report.pt new/report.safetensors --timesteps 20")
     count = sum(p.numel() for p in model.parameters())
     assert (code, err, out) == (0, "", f"new/report.safetensors: ContextUnet with {count:,} parameters\n")
-    assert load_denoiser("new/report.safetensors").timesteps == 20
+    assert load_denoiser("new/report.safetensors").schedule.T == 20
     code, *_ = dlcv("sample digits out --weights new/report.safetensors --count 1 --steps 2 --device cpu")
     assert code == 0 and len(contents(tmp_path / "out")) == 20
 
@@ -162,12 +162,12 @@ BAD = {
     "sample digits out --weights digits_judge": "'digits_judge' is shipped with the package, but no model",
     "sample digits out --weights short.safetensors": "not a whole safetensors file",
     "sample digits out --weights words.txt": "not a whole safetensors file",
-    "sample digits out --weights folder": "'folder' is a folder; give the .safetensors file in it",
-    "sample digits out --weights other.safetensors": "draws images of 3×8×8",
+    "sample digits out --weights folder": "'folder' holds no network of diffusers",
+    "sample digits out --weights other.safetensors": r"draw images of \(3, 8, 8\)",
     "sample digits out --weights ten.safetensors": "label 10 is out of range; labels run from 0 to 9|out of range",
     "sample digits words.txt WEIGHTS": "cannot write 'words.txt",
     "sample digits words.txt/out WEIGHTS": "cannot write 'words.txt/out",
-    "sample digits out WEIGHTS --sampler euler": "unknown sampler 'euler'; choose one of dpm_solver, ddim, ddpm",
+    "sample digits out WEIGHTS --sampler euler": "sampler is 'euler'; it should be 'dpm_solver', 'ddim' or 'ddpm'",
     "sample digits out WEIGHTS --device cuda:99": "cannot use device 'cuda:99'",
     "sample digits out WEIGHTS --device gpu": "cannot use device 'gpu'; choose cpu, cuda, cuda:1 or mps",
     "sample digits out WEIGHTS --steps -3": "Invalid value for '--steps'",
@@ -176,13 +176,20 @@ BAD = {
     "sample digits out WEIGHTS --seed -1": "Invalid value for '--seed'",
     "sample digits out WEIGHTS --seed 4294967295": "seed 4294967",
     "sample digits out WEIGHTS --batch-size 0": "Invalid value for '--batch-size'",
-    "sample digits out WEIGHTS --w nan": "the guidance weight is nan",
+    "sample digits out WEIGHTS --w nan": "w is nan; it should be",
     "sample digits out WEIGHTS --w two": "Invalid value for '--w'",
     "sample digits out WEIGHTS --interval 7 8": "no timestep has a noise level in",
     "sample digits": "Missing argument",
     "sample emoji out": "No such command",
     # figures
     "figures --only digits --out words.txt WEIGHTS": "cannot write 'words.txt",
+    "sample digits out WEIGHTS --w 1e39": "w is 1e.39; it should be less than or equal to 1000",
+    "sample digits out WEIGHTS --count 100000000": "Invalid value for '--count'",
+    "sample digits out WEIGHTS --spacing linspace": "spacing is 'linspace'; it should be 'trailing' or 'uniform'",
+    "figures --only digits --face-weights small.safetensors": "--face-weights, .* do nothing for digits",
+    "figures --only faces --weights tiny.safetensors": "--weights are those of digits and do nothing for faces",
+    "convert report.pt report.pt": "'report.pt' is the file to be read; give another name",
+    "noise new --size 1000000": "Invalid value for '--size'",
     "figures --only cats": "there are no figures of 'cats'",
     "figures --face-weights none.safetensors": "no weights at",
     "figures --out figures --weights none.safetensors": "no weights at",
@@ -273,7 +280,8 @@ def test_a_full_disk_behind_the_standard_output_is_one_sentence(tmp_path):
 
 def test_an_error_that_is_not_the_standard_output_s_is_not_called_so(dlcv, monkeypatch):
     monkeypatch.setattr(
-        "dlcv_diffusion.info.describe_installation", lambda: (_ for _ in ()).throw(ConnectionError("no route to host"))
+        "dlcv_diffusion.cli.info.describe_installation",
+        lambda: (_ for _ in ()).throw(ConnectionError("no route to host")),
     )
     with pytest.raises(ConnectionError, match="no route"):
         dlcv("info")

@@ -37,7 +37,7 @@ def run(pictures, out, *, steps=4, until=None, **options):
 
 
 def weights(out):
-    return load_denoiser(out / "model.safetensors").state_dict()
+    return load_denoiser(out / "model.safetensors").model.state_dict()
 
 
 def losses(out):
@@ -50,7 +50,7 @@ def test_a_run_gives_weights_that_draw(pictures, tmp_path):
     assert [state.step for state in states] == [1, 2, 3, 4]
     files = ["checkpoint.safetensors", "metrics.csv", "model.safetensors", "samples", "samples/step_000004.png"]
     assert names(tmp_path / "run") == files
-    facts = load_denoiser(tmp_path / "run" / "model.safetensors").metadata
+    facts = load_denoiser(tmp_path / "run" / "model.safetensors").facts
     expected = {"name": "faces-tiny", "data": "faces.zip", "images": 11, "image_size": [3, SIZE, SIZE]}
     assert facts | expected | {"prediction": "v"} == facts
     denoise = load_denoiser(tmp_path / "run" / "model.safetensors", device="cpu")

@@ -64,7 +64,7 @@ def test_a_pipeline_s_folder(unet, tmp_path, betas, prediction):
     pipeline.set_progress_bar_config(disable=True)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     theirs = pipeline(2, generators, num_inference_steps=10, output_type="pt").images
-    x = last(ddim(denoise, seeded_noise((2, 3, SIZE, SIZE), seeds), denoise.schedule, steps=10)).x
+    x = last(ddim(denoise, seeded_noise((2, 3, SIZE, SIZE), seeds), steps=10, spacing="uniform")).x
     torch.testing.assert_close((x / 2 + 0.5).clamp(0, 1), theirs, rtol=0, atol=1e-4)
 
 
@@ -78,7 +78,7 @@ def test_clipping_is_the_caller_s_choice(unet, tmp_path):
     theirs = pipeline(1, [torch.Generator().manual_seed(3)], num_inference_steps=10, output_type="pt").images
     x_T = seeded_noise((1, 3, SIZE, SIZE), [3])
     ours, plain = (
-        (last(ddim(denoise, x_T, denoise.schedule, steps=10, clip_x0=clip)).x / 2 + 0.5).clamp(0, 1)
+        (last(ddim(denoise, x_T, steps=10, spacing="uniform", clip_x0=clip)).x / 2 + 0.5).clamp(0, 1)
         for clip in (1.0, None)
     )
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)

@@ -22,7 +22,7 @@ from small_runs import (
 
 from dlcv_diffusion import NoiseSchedule, UserError
 from dlcv_diffusion.denoiser import load_denoiser
-from dlcv_diffusion.models import save_model, shipped_weights
+from dlcv_diffusion.models import read_model, save_model, shipped_weights
 from dlcv_diffusion.models.convert import context_unet_from, convert_report_weights, read_state_dict
 from dlcv_diffusion.models.registry import FORMAT, load_state, read_header, read_tensors, write_tensors
 
@@ -51,14 +51,14 @@ def test_a_model_comes_back_to_the_bit(tmp_path, network):
     model = with_random_weights(network(timesteps=20))
     schedule = NoiseSchedule.linear(20)
     save_model(model, tmp_path / "deep" / "m.safetensors", {"schedule": schedule.config, "name": "ünïcode"})
-    loaded = load_denoiser(tmp_path / "deep" / "m.safetensors")
+    loaded, facts = read_model(tmp_path / "deep" / "m.safetensors")
     assert type(loaded) is type(model) and loaded.config == model.config and not loaded.training
     assert state_bytes(loaded) == state_bytes(model)
-    assert NoiseSchedule.from_config(loaded.metadata["schedule"]) == schedule and loaded.metadata["name"] == "ünïcode"
+    assert NoiseSchedule.from_config(facts["schedule"]) == schedule and facts["name"] == "ünïcode"
     assert torch.equal(prediction(loaded), prediction(model))
     assert names(tmp_path / "deep") == ["m.safetensors"]
     save_model(model.to(memory_format=torch.channels_last), tmp_path / "deep" / "nhwc.safetensors")
-    assert state_bytes(load_denoiser(tmp_path / "deep" / "nhwc.safetensors")) == state_bytes(loaded)
+    assert state_bytes(read_model(tmp_path / "deep" / "nhwc.safetensors")[0]) == state_bytes(loaded)
 
 
 def test_float16_is_half_the_size_and_loads_as_float32(tmp_path):
@@ -67,7 +67,7 @@ def test_float16_is_half_the_size_and_loads_as_float32(tmp_path):
     save_model(model, tmp_path / "half.safetensors", dtype=torch.float16)
     half, whole = ((tmp_path / f"{name}.safetensors").stat().st_size for name in ("half", "whole"))
     assert half < 0.54 * whole
-    loaded = load_denoiser(tmp_path / "half.safetensors").state_dict()
+    loaded = read_model(tmp_path / "half.safetensors")[0].state_dict()
     assert {tensor.dtype for tensor in loaded.values()} == {torch.float32}
     for name, tensor in model.state_dict().items():
         torch.testing.assert_close(loaded[name], tensor, atol=1e-4, rtol=1e-3)
@@ -78,13 +78,14 @@ def test_batchnorm_s_counter_stays_a_counter_in_float16(tmp_path):
     model = small_context_unet()
     prediction(model.train())
     save_model(model, tmp_path / "m.safetensors", dtype=torch.float16)
-    assert load_denoiser(tmp_path / "m.safetensors").state_dict()["init_conv.conv1.1.num_batches_tracked"] == 1
+    assert read_model(tmp_path / "m.safetensors")[0].state_dict()["init_conv.conv1.1.num_batches_tracked"] == 1
 
 
 def test_the_shipped_weights_load_by_name():
     assert "digits" in shipped_weights()
-    model = load_denoiser("digits")
-    assert model.num_classes == 20 and model.timesteps == NoiseSchedule.from_config(model.metadata["schedule"]).T
+    digits = load_denoiser("digits")
+    assert (digits.null, digits.shape, digits.prediction) == (20, (3, 28, 28), "eps")
+    assert digits.model.timesteps == digits.schedule.T == NoiseSchedule.from_config(digits.facts["schedule"]).T
 
 
 def damaged(folder, kind):
@@ -131,7 +132,7 @@ def damaged(folder, kind):
 
 KINDS = {
     "missing": "no weights at",
-    "folder": "is a folder; give the .safetensors file in it",
+    "folder": "folder.* holds no network of diffusers",
     "empty": "not a whole safetensors file",
     "short": "not a whole safetensors file",
     "stub": "not a whole safetensors file",
@@ -238,10 +239,11 @@ def test_the_report_s_file_converts(tmp_path, how, n_downs, height, width):
     torch.save(wrapped(model.state_dict(), how), tmp_path / "report.pt")
     converted = convert_report_weights(tmp_path / "report.pt", tmp_path / "report.safetensors", timesteps=20)
     loaded = load_denoiser(tmp_path / "report.safetensors")
-    assert loaded.config == model.config and state_bytes(loaded) == state_bytes(model)
-    assert torch.equal(prediction(loaded), prediction(model)) and torch.equal(prediction(converted), prediction(model))
-    assert loaded.metadata == converted.metadata
-    assert loaded.metadata["schedule"] == NoiseSchedule.linear(20).config and loaded.metadata["second_half"] == "SVHN"
+    assert loaded.model.config == model.config and state_bytes(loaded.model) == state_bytes(model)
+    for denoiser in (loaded, converted):
+        assert torch.equal(prediction(denoiser.model), prediction(model))
+        assert denoiser.schedule == NoiseSchedule.linear(20) and denoiser.facts["second_half"] == "SVHN"
+        assert (denoiser.null, denoiser.shape, denoiser.prediction) == (20, (3, height, width), "eps")
 
 
 def test_an_old_style_or_half_precision_file_converts(tmp_path):
@@ -250,7 +252,7 @@ def test_an_old_style_or_half_precision_file_converts(tmp_path):
         name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in model.state_dict().items()
     }
     torch.save(half, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
-    loaded = convert_report_weights(tmp_path / "old.pt", tmp_path / "new.safetensors")
+    loaded = convert_report_weights(tmp_path / "old.pt", tmp_path / "new.safetensors").model
     torch.testing.assert_close(prediction(loaded), prediction(model), atol=0.02, rtol=0.02)
 
 

@@ -223,7 +223,7 @@ def test_it_is_algorithm_1_written_out(tmp_path, clip_grad):
     for trained, expected in ((states[-1].model, model.state_dict()), (states[-1].ema, average)):
         for name, tensor in trained.state_dict().items():
             torch.testing.assert_close(tensor, expected[name], atol=2e-4, rtol=2e-3)
-    shipped = load_denoiser(tmp_path / "model.safetensors").state_dict()
+    shipped = load_denoiser(tmp_path / "model.safetensors").model.state_dict()
     assert all(torch.equal(shipped[name], tensor) for name, tensor in states[-1].ema.state_dict().items())
 
 
@@ -537,7 +537,7 @@ def test_two_processes_follow_the_path_of_one(two, tmp_path):
     assert seen[0]["losses"] == seen[1]["losses"]
     (_, ours), (_, theirs) = (read_tensors(out / "checkpoint.safetensors") for out in (tmp_path, folder / "run"))
     assert ours["checkpoint"]["facts"] == theirs["checkpoint"]["facts"]
-    alone, shared = (load_denoiser(out / "model.safetensors").state_dict() for out in (tmp_path, folder / "run"))
+    alone, shared = (load_denoiser(out / "model.safetensors").model.state_dict() for out in (tmp_path, folder / "run"))
     for name, tensor in alone.items():
         torch.testing.assert_close(shared[name], tensor, atol=1e-4, rtol=1e-3)
     assert steps_in_metrics(folder / "run") == [1, 2, 3, 4, 5, 6]
@@ -583,7 +583,7 @@ def test_previews_are_drawn_as_the_trained_model_will_be(tmp_path, monkeypatch):
     monkeypatch.setattr("dlcv_diffusion.digits.training.write_preview", lambda model, path: seen.append(model.metadata))
     changes = {"steps": 2, "batch_size": 2, "prediction": "v", "device": "cpu"}
     list(train_digits("tiny", tmp_path / "digits.npz", tmp_path / "run", **changes))
-    saved = load_denoiser(tmp_path / "run" / "model.safetensors").metadata
+    saved = load_denoiser(tmp_path / "run" / "model.safetensors").facts
     assert [facts["train"]["prediction"] for facts in (*seen, saved)] == ["v", "v"]
     assert seen[0].get("signal_leak") == saved.get("signal_leak")
 
@@ -613,7 +613,7 @@ def test_killed_on_the_command_line_it_goes_on_to_the_same_weights(tmp_path, mon
     assert "trained weights: whole/model.safetensors" in capsys.readouterr().out
     assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
     assert steps_in_metrics(tmp_path / "killed") == list(range(1, 13))
-    metadata = load_denoiser("whole/model.safetensors").metadata
+    metadata = load_denoiser("whole/model.safetensors").facts
     assert (metadata["name"], metadata["data"], metadata["images"]) == ("digits-tiny", "digits.npz", 40)
     assert metadata["second_half"] == "second half"  # which an .npz does not tell
 
@@ -624,7 +624,7 @@ def test_a_half_alone_has_its_own_mean_colours(tmp_path, monkeypatch, start):
     images = small_digits(20, 28).images.numpy()
     np.savez(tmp_path / "digits.npz", images=images, labels=np.arange(20) % 10 + start)
     list(train_digits("tiny", tmp_path / "digits.npz", tmp_path / "run", steps=1, batch_size=2, device="cpu"))
-    leak = load_denoiser(tmp_path / "run" / "model.safetensors").metadata["signal_leak"]
+    leak = load_denoiser(tmp_path / "run" / "model.safetensors").facts["signal_leak"]
     colours = SignalLeak(**leak).colours([start, start + 9], [0, 0])  # the same for whatever label
     assert torch.equal(colours[0], colours[1])
     images = torch.from_numpy(images)
@@ -636,5 +636,5 @@ def test_a_run_on_a_few_labels_sees_no_others(tmp_path, monkeypatch):
     monkeypatch.setattr("dlcv_diffusion.digits.training.write_preview", lambda model, path: path)
     options = {"steps": 1, "batch_size": 2, "device": "cpu", "data_options": {"labels": [10, 17]}}
     list(train_digits("tiny", "sample", tmp_path / "run", **options))
-    facts = load_denoiser(tmp_path / "run" / "model.safetensors").metadata
+    facts = load_denoiser(tmp_path / "run" / "model.safetensors").facts
     assert facts["images"] == 320 and facts["labels"] == [10, 17] and facts["second_half"] == "street digits"
