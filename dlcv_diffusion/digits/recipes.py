@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from ..errors import UserError
-from ..training.loop import TrainConfig
+from ..training.config import TrainConfig
 from ..training.recipe import Recipe
 
 REPORT_EPOCH = 678  # batches of 200 in an epoch of the report's 135,000 or so training images

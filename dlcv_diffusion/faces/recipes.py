@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from ..errors import UserError
-from ..training.loop import TrainConfig
+from ..training.config import TrainConfig
 from ..training.recipe import Recipe
 
 FACES: Mapping[str, Recipe] = {

@@ -9,7 +9,7 @@ from torch import nn
 
 from ..models.registry import build_model
 from ..schedule import NoiseSchedule
-from .loop import TrainConfig
+from .config import TrainConfig
 
 
 @dataclass(frozen=True)
