@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
 MOST_SCORES = 2**26  # of attention at a time, 256 MB in float32
 
 

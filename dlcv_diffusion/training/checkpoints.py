@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from textwrap import shorten
 from typing import Annotated, Any
 
@@ -66,10 +67,8 @@ class Checkpoint:
     def check_finite(self, step: int) -> None:
         """Raise `UserError` if the model or its average is not finite after `step` steps."""
         weights = (value for name, value in self.tensors().items() if not name.startswith("optimizer."))
-        check(
-            all(value.isfinite().all() for value in weights),
-            f"the weights are not finite after step {step}; '{self.path.parent}' stays as it was; lower the learning rate",
-        )
+        finite, out = all(value.isfinite().all() for value in weights), self.path.parent
+        check(finite, f"the weights are not finite after step {step}; '{out}' stays as it was; lower the learning rate")
 
     def save(self, step: int, seconds: float) -> None:
         """Write the file whole or not at all. Raises `UserError` where it cannot be written, and for NaN."""
@@ -154,40 +153,36 @@ class Metrics:
         self.path = Path(path)
         self.rows = self._read() if self.path.exists() else []
 
-    def _read(self) -> list[dict[str, str]]:
+    def _read(self) -> list[tuple[int, str, str, str]]:
         try:
             with open(self.path, newline="") as file:
                 header, *lines = csv.reader(file)
-            rows = [dict(zip(self.FIELDS, line, strict=True)) for line in lines]
-            _ = [(int(row["step"]), *map(float, row.values())) for row in rows]  # numbers, or this raises
-            if tuple(header) != self.FIELDS:
+            numbers = [tuple(map(float, line)) for line in lines]  # or this raises
+            if {len(row) for row in numbers} - {len(self.FIELDS)} or tuple(header) != self.FIELDS:
                 raise ValueError(header)
+            return [(int(step), *rest) for step, *rest in lines]
         except (OSError, ValueError, csv.Error) as error:
+            named = ", ".join(self.FIELDS)
             raise UserError(
-                f"'{self.path}' is damaged: no table of {', '.join(self.FIELDS)}; move it away to resume without it"
+                f"'{self.path}' is damaged: no table of {named}; move it away to resume without it"
             ) from error
-        return rows
 
     @property
     def last(self) -> int:
         """The last step that has a row; 0 where there is none."""
-        return int(self.rows[-1]["step"]) if self.rows else 0
+        return self.rows[-1][0] if self.rows else 0
 
     def keep(self, steps: int) -> None:
         """Drop the rows beyond so many steps: a run that goes on from there makes them again."""
-        self.rows = [row for row in self.rows if int(row["step"]) <= steps]
+        self.rows = [row for row in self.rows if row[0] <= steps]
 
     def add(self, step: int, loss: float, lr: float, images_per_second: float) -> None:
-        values = (step, f"{loss:.6f}", f"{lr:.3e}", f"{images_per_second:.1f}")
-        self.rows.append(dict(zip(self.FIELDS, values, strict=True)))
+        self.rows.append((step, f"{loss:.6f}", f"{lr:.3e}", f"{images_per_second:.1f}"))
 
     def write(self) -> None:
         with atomic_write(self.path) as temporary, open(temporary, "w", newline="") as file:
-            writer = csv.DictWriter(file, self.FIELDS)
-            writer.writeheader()
-            writer.writerows(self.rows)
+            csv.writer(file).writerows([self.FIELDS, *self.rows])
 
     def mean_loss(self, last: int) -> float | None:
         """The mean of the last so many losses; None where there is none."""
-        losses = [float(row["loss"]) for row in self.rows[-last:]]
-        return round(sum(losses) / len(losses), 5) if losses else None
+        return round(fmean(float(row[1]) for row in self.rows[-last:]), 5) if self.rows else None

@@ -125,9 +125,8 @@ def run(
             finite = math.isfinite(state.loss)
             check(finite, f"the loss became {state.loss} at step {state.step}; {kept}; try a lower learning rate")
             metrics.add(state.step, state.loss, state.lr, state.images_per_second)
-            saving, showing = (
-                state.step % every == 0 or state.step == state.steps for every in (checkpoint_every, preview_every)
-            )
+            last = state.step == state.steps
+            saving, showing = last or state.step % checkpoint_every == 0, last or state.step % preview_every == 0
             if saving or (showing and preview):
                 _on_main(accelerator, partial(keep, state, saving, showing and preview))
             yield state
@@ -208,20 +207,13 @@ class Training:
 
 def _check_folder(checkpoint: Path, metrics: Metrics, resume: bool, checkpoint_every: int) -> None:
     """Raise `UserError` for a folder that a run would overwrite, or that it cannot go on from."""
-    out = checkpoint.parent
-    dangling = checkpoint.is_symlink() and not checkpoint.exists()
-    check(not dangling, f"'{checkpoint}' is a link to a file that is not there; mend it, or choose another folder")
-    there = checkpoint.exists()
-    check(
-        resume or not there,
-        f"'{out}' holds a training run already; add --resume to go on with it, or choose another folder",
-    )
+    out, there = checkpoint.parent, checkpoint.exists()
+    held, other = f"'{out}' holds a training run already", "choose another folder"
+    check(there or not checkpoint.is_symlink(), f"'{checkpoint}' is a link to nothing; mend it, or {other}")
+    check(resume or not there, f"{held}; add --resume to go on with it, or {other}")
     # a run that was killed before its first checkpoint was whole may have left the metrics up to there
     run = (out / "model.safetensors").exists() or metrics.last > (checkpoint_every if resume else 0)
-    check(
-        there or not run,
-        f"'{out}' holds a training run already, without a checkpoint to go on from; choose another folder, or move it",
-    )
+    check(there or not run, f"{held}, without a checkpoint to go on from; {other}, or move it away")
 
 
 def _abandon(out: Path, made: Sequence[Path]) -> None:
