@@ -133,7 +133,7 @@ def _checked(a: Tensor, b: Tensor, alpha: Alpha) -> tuple[Tensor, Tensor, Tensor
 def _check_batches(*batches: Tensor) -> None:
     for x in batches:
         check(
-            isinstance(x, Tensor) and x.is_floating_point() and x.ndim >= 2,
+            isinstance(x, Tensor) and x.is_floating_point() and x.ndim >= 2 and x.numel(),
             "vectors to go between come in batches (B, …) of floating-point numbers, not "
             f"{f'{x.dtype} {tuple(x.shape)}' if isinstance(x, Tensor) else type(x).__name__}; x[None] makes a batch "
             "of one",

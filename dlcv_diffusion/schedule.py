@@ -81,6 +81,7 @@ class NoiseSchedule:
         >>> [round(beta, 6) for beta in NoiseSchedule.scaled_linear().betas[[0, -1]].tolist()]
         [0.00085, 0.012]
         """
+        check(beta_1 >= 0 and beta_T >= 0, f"beta_1 and beta_T are {beta_1} and {beta_T}; betas lie between 0 and 1")
         betas = torch.linspace(beta_1**0.5, beta_T**0.5, _count(T), dtype=torch.float64) ** 2
         return cls(betas, {"schedule": "scaled_linear", "T": T, "beta_1": beta_1, "beta_T": beta_T})
 
@@ -181,7 +182,10 @@ class NoiseSchedule:
         if not isinstance(t, Tensor):
             t = torch.tensor([t], device=x.device)
         whole = not (t.is_floating_point() or t.is_complex() or t.dtype == torch.bool)
-        check(whole and t.numel() in (1, len(x)), f"{len(x)} images need one whole timestep, or {len(x)} of them")
+        count = len(x) if x.ndim else 0
+        check(
+            whole and t.numel() in (1, count) and count, f"{count} images (B, …) need one whole timestep, or B of them"
+        )
         on_schedule = t.device.type != "cpu" or (t.min() >= 0 and t.max() < self.T)
         check(
             on_schedule,
