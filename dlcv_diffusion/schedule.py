@@ -184,13 +184,10 @@ class NoiseSchedule:
         whole = not (t.is_floating_point() or t.is_complex() or t.dtype == torch.bool)
         count = len(x) if x.ndim else 0
         check(
-            whole and t.numel() in (1, count) and count, f"{count} images (B, …) need one whole timestep, or B of them"
+            whole and count and t.numel() in (1, count), f"{count} images need one whole timestep, or {count} of them"
         )
-        on_schedule = t.device.type != "cpu" or (t.min() >= 0 and t.max() < self.T)
-        check(
-            on_schedule,
-            f"timestep {t.flatten().tolist()} is not on this schedule; timesteps run from 0 to {self.T - 1}",
-        )
+        for wrong in t[(t < 0) | (t >= self.T)].tolist() if t.device.type == "cpu" else ():
+            check(False, f"timestep {wrong} is not on this schedule; timesteps run from 0 to {self.T - 1}")
         # index_select refuses a negative index, where indexing would wrap around to T − 1
         signal, noise = self._tables[key].index_select(1, t.reshape(-1)).reshape(2, -1, *[1] * (x.ndim - 1))
         return signal, noise
