@@ -86,7 +86,7 @@ def remove_partials(folder: str | Path) -> None:
 
 @contextmanager
 def _folders(folders: Sequence[Path], path: Path | None = None) -> Iterator[None]:
-    """Make the folders; remove those that are new and empty at the end; say what the operating system says of `path`."""
+    """Make the folders, and remove those that are new and empty at the end; an error of the system is a `UserError`."""
     try:
         made = [each for folder in folders for each in (folder, *folder.parents) if not each.exists()]  # deepest first
         try:

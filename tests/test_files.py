@@ -72,7 +72,7 @@ def test_a_name_may_be_as_long_as_the_system_allows(tmp_path, name):
         temporary.write_text("whole")
     assert names(tmp_path) == [name]
     with pytest.raises(UserError, match="cannot write .*: File name too long"):  # noqa: SIM117
-        with atomic_write(tmp_path / f"{name}b") as temporary:
+        with atomic_write(tmp_path / f"{name}-longer") as temporary:
             temporary.write_text("whole")
 
 
