@@ -30,7 +30,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem[:40]}.{uuid4().hex[:12]}.partial{path.suffix}")
     with _folders([path.parent], path):
         try:
-            _check_no_folder(path)  # before the work, as all that can be known by then
+            _check_replaceable(path)
             temporary.touch()
             yield temporary
             with open(temporary, "rb") as written:
@@ -65,7 +65,7 @@ def staging_folder(out: str | Path, folders: Sequence[str] = ()) -> Iterator[Pat
             moves = [(file, out / file.relative_to(staging)) for file in sorted(staging.rglob("*")) if file.is_file()]
             for _, target in moves:  # all that can fail comes before the first move
                 target.parent.mkdir(parents=True, exist_ok=True)
-                _check_no_folder(target)
+                _check_replaceable(target)
             for file, target in moves:
                 file.replace(target)
         finally:
@@ -102,5 +102,6 @@ def _folders(folders: Sequence[Path], path: Path | None = None) -> Iterator[None
         raise UserError(f"cannot write {what}; choose a folder you may write to, with free space") from error
 
 
-def _check_no_folder(path: Path) -> None:
-    check(not path.is_dir(), f"cannot write '{path}': Is a directory; give another name, or move it away")
+def _check_replaceable(path: Path) -> None:
+    what = "Is a directory" if path.is_dir() else "Is no file"  # but a device such as /dev/null, or a pipe
+    check(path.is_file() or not path.exists(), f"cannot write '{path}': {what}; give another name, or move it away")

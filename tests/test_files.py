@@ -55,6 +55,18 @@ def test_what_cannot_be_written_is_told(tmp_path, target):
     assert names(tmp_path) == ["file", "folder"]
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+def test_devices_and_pipes_are_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for name in ("pipe", "link"):
+        with pytest.raises(UserError, match=f"cannot write '.*{name}': Is no file"), atomic_write(tmp_path / name):
+            raise ZeroDivisionError
+        with pytest.raises(UserError, match="Is no file"), staging_folder(tmp_path) as staging:
+            (staging / name).write_text("new")
+    assert names(tmp_path) == ["link", "pipe"] and (tmp_path / "pipe").is_fifo()
+
+
 @pytest.mark.parametrize("parent", [".", "new", "new/deeper"])
 def test_new_parents_are_removed_after_a_failure(tmp_path, parent):
     with pytest.raises(ZeroDivisionError), atomic_write(tmp_path / parent / "a"):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..training import TrainState
 
 MAX_SEED = 2**32 - 1
-MOST_SEEDS = 10_000
+MOST_SEEDS, MOST_IMAGES, MOST_STEPS = 10_000, 65_536, 10**8  # beyond them it is a slip, and would cost memory
 
 
 def examples(*lines: str) -> str:
@@ -50,21 +50,21 @@ FacesSteps = Annotated[int | None, Option("--steps", help="50 in both presets", 
 Device = Annotated[str | None, Option(help="cpu, cuda, cuda:1 or mps; the best there is by default")]
 Spacing = Literal["trailing", "uniform"]
 Fast = Annotated[bool, Option("--fast", help="bfloat16 where the device is quick at it; moves pixels a little")]
-BatchSize = Annotated[int | None, Option(help="images at a time; as many as fit by default", min=1)]
+BatchSize = Annotated[int | None, Option(help="images at a time; as many as fit by default", min=1, max=MOST_IMAGES)]
 
 RunFolder = Annotated[Path, Option(help="folder of the run: checkpoint, metrics.csv, samples/, weights")]
 Resume = Annotated[bool, Option("--resume", help="go on with the run in the folder")]
-Steps = Annotated[int | None, Option(help="instead of the preset's number of steps", min=1, max=10**8)]
+Steps = Annotated[int | None, Option(help="instead of the preset's number of steps", min=1, max=MOST_STEPS)]
 TrainBatchSize = Annotated[
-    int | None, Option(help="images a step, over all processes, instead of the preset's", min=1, max=65_536)
+    int | None, Option(help="images a step, over all processes, instead of the preset's", min=1, max=MOST_IMAGES)
 ]
-LearningRate = Annotated[float | None, Option(help="instead of the preset's peak learning rate")]
+LearningRate = Annotated[float | None, Option(help="instead of the preset's peak learning rate", max=10)]
 TrainSeed = Annotated[
     int, Option(help="of the initial weights, the order of the images, and the noise", min=0, max=MAX_SEED)
 ]
 Precision = Annotated[Literal["no", "bf16", "fp16"] | None, Option(help="no: float32, as in the presets")]
-CheckpointEvery = Annotated[int, Option(help="steps between two checkpoints", min=1)]
-PreviewEvery = Annotated[int, Option(help="steps between two sample grids", min=1)]
+CheckpointEvery = Annotated[int, Option(help="steps between two checkpoints", min=1, max=MOST_STEPS)]
+PreviewEvery = Annotated[int, Option(help="steps between two sample grids", min=1, max=MOST_STEPS)]
 
 
 def speaks() -> bool:
