@@ -15,16 +15,15 @@ from typer import Argument, Option
 
 from ..errors import check
 from . import grade, options, sample, train
-from .options import MAX_SEED, examples, given, group, numbers, speaks, written
+from .options import SEED, examples, given, group, numbers, speaks, written
 from .sentences import of_the_output, sentence
+
+STOPPED = 130  # the exit code after Ctrl-C
 
 app = group(
     "Diffusion models for the DLCV homework: train, sample, grade and draw.",
-    "dlcv info",
-    "dlcv sample digits out",
-    "dlcv grade digits out",
-    "dlcv noise noise --seeds 0-9 --like faces",
-    "dlcv sample faces noise out",
+    *("dlcv info", "dlcv sample digits out", "dlcv grade digits out", "dlcv figures"),
+    *("dlcv noise noise --seeds 0-9 --like faces", "dlcv sample faces noise out"),
 )
 app.add_typer(train.app, name="train")
 app.add_typer(sample.app, name="sample")
@@ -44,8 +43,8 @@ def main() -> None:
                 code = app(prog_name="dlcv", standalone_mode=False)
         finally:
             sys.stdout.flush()  # a full disk is found out now, where it can still be told
-    except (KeyboardInterrupt, typer.Abort):
-        code = 130
+    except (KeyboardInterrupt, typer.Abort):  # as older versions of typer let it through
+        code = STOPPED
     except Exception as error:
         said = sentence(error)
         if said is None:
@@ -57,6 +56,8 @@ def main() -> None:
             print(said if said.startswith("Usage: ") else f"dlcv: {' '.join(said.splitlines())}", file=sys.stderr)
         elif code == 2:
             time.sleep(10)  # a launcher stops all processes when the first one ends; that one has to print the sentence
+    if code == STOPPED and speaks():
+        print("dlcv: stopped", file=sys.stderr)
     sys.exit(code)
 
 
@@ -114,17 +115,8 @@ def figures(
     weights: options.Weights = "digits",
     face_weights: options.FaceWeights = "faces",
     unet_py: options.UnetPy = None,
-    noises: Annotated[
-        Path | None, Option(help="folder with 00.pt … 03.pt for the faces, instead of noises from the seed")
-    ] = None,
-    seed: Annotated[
-        int,
-        Option(
-            help="of the first column; the next ones take the next. With --noises, for eta > 0: k.pt takes SEED + k",
-            min=0,
-            max=MAX_SEED,
-        ),
-    ] = 0,
+    noises: Annotated[Path | None, Option(help="folder with 00.pt … 03.pt for the faces, instead of seeds")] = None,
+    seed: Annotated[int, Option(help="of the first column; the next take SEED + 1 …; k.pt takes SEED + k", **SEED)] = 0,
     preset: options.FacesPreset = "paper",
     steps: options.FacesSteps = None,
     device: options.Device = None,
@@ -163,8 +155,8 @@ def figures(
 
 @app.command(epilog=examples("dlcv convert report.pt report.safetensors"))
 def convert(
-    pt: Annotated[Path, Argument(help="a .pt file with the state dict of the report's network")],
-    out: Annotated[Path, Argument(help="the .safetensors file to write")],
+    pt: Annotated[Path, Argument(metavar="PT_FILE", help="the state dict of the report's network")],
+    out: Annotated[Path, Argument(metavar="OUT_FILE", help="the .safetensors file to write")],
     timesteps: Annotated[int, Option(help="T of the schedule it was trained with", min=1, max=100_000)] = 350,
 ) -> None:
     """Turn weights of the report's own format into safetensors."""

@@ -14,8 +14,9 @@ from ..errors import check
 if TYPE_CHECKING:
     from ..training import TrainState
 
-MAX_SEED = 2**32 - 1
-MOST_SEEDS, MOST_IMAGES, MOST_STEPS = 10_000, 65_536, 10**8  # beyond them it is a slip, and would cost memory
+MAX_SEED, MOST_SEEDS = 2**32 - 1, 10_000
+SEED = {"min": 0, "max": MAX_SEED}
+STEPS, IMAGES = {"min": 1, "max": 10**8}, {"min": 1, "max": 65_536}  # more is a slip, and would take all memory
 
 
 def examples(*lines: str) -> str:
@@ -38,33 +39,27 @@ def group(about: str, *lines: str) -> typer.Typer:
 
 Weights = Annotated[str, Option(help="shipped weights by name, or a .safetensors file")]
 FaceWeights = Annotated[
-    str,
-    Option(help="'faces', a .safetensors file, the course's UNet.pt, or a diffusers folder or hub name"),
+    str, Option(help="'faces', a .safetensors file, the course's UNet.pt, or diffusers' folder or name")
 ]
 UnetPy = Annotated[Path | None, Option(help="the course's UNet.py, which is run, for a .pt file")]
-FacesPreset = Annotated[
-    Literal["paper", "course"],
-    Option("--preset", help="whose conventions faces are sampled by; other options override it"),
-]
-FacesSteps = Annotated[int | None, Option("--steps", help="50 in both presets", min=1)]
+FacesPreset = Annotated[Literal["paper", "course"], Option(help="whose conventions faces are sampled by")]
+FacesSteps = Annotated[int | None, Option(help="50 in both presets", min=1)]
 Device = Annotated[str | None, Option(help="cpu, cuda, cuda:1 or mps; the best there is by default")]
 Spacing = Literal["trailing", "uniform"]
 Fast = Annotated[bool, Option("--fast", help="bfloat16 where the device is quick at it; moves pixels a little")]
-BatchSize = Annotated[int | None, Option(help="images at a time; as many as fit by default", min=1, max=MOST_IMAGES)]
+BatchSize = Annotated[int | None, Option(help="images at a time; as many as fit by default", **IMAGES)]
 
 RunFolder = Annotated[Path, Option(help="folder of the run: checkpoint, metrics.csv, samples/, weights")]
 Resume = Annotated[bool, Option("--resume", help="go on with the run in the folder")]
-Steps = Annotated[int | None, Option(help="instead of the preset's number of steps", min=1, max=MOST_STEPS)]
+Steps = Annotated[int | None, Option(help="instead of the preset's number of steps", **STEPS)]
 TrainBatchSize = Annotated[
-    int | None, Option(help="images a step, over all processes, instead of the preset's", min=1, max=MOST_IMAGES)
+    int | None, Option(help="images a step over all processes, instead of the preset's", **IMAGES)
 ]
 LearningRate = Annotated[float | None, Option(help="instead of the preset's peak learning rate", max=10)]
-TrainSeed = Annotated[
-    int, Option(help="of the initial weights, the order of the images, and the noise", min=0, max=MAX_SEED)
-]
+TrainSeed = Annotated[int, Option(help="of the initial weights, the order of the images, and the noise", **SEED)]
 Precision = Annotated[Literal["no", "bf16", "fp16"] | None, Option(help="no: float32, as in the presets")]
-CheckpointEvery = Annotated[int, Option(help="steps between two checkpoints", min=1, max=MOST_STEPS)]
-PreviewEvery = Annotated[int, Option(help="steps between two sample grids", min=1, max=MOST_STEPS)]
+CheckpointEvery = Annotated[int, Option(help="steps between two checkpoints", **STEPS)]
+PreviewEvery = Annotated[int, Option(help="steps between two sample grids", **STEPS)]
 
 
 def speaks() -> bool:
@@ -116,9 +111,8 @@ def show_training(states: Iterable["TrainState"], out: Path) -> None:
 
     bar = None
     for state in states:
-        bar = bar or tqdm(
-            total=state.steps, initial=state.step - 1, unit="step", smoothing=0.05, disable=None if speaks() else True
-        )
+        how = {"unit": "step", "smoothing": 0.05, "disable": None if speaks() else True}
+        bar = bar or tqdm(total=state.steps, initial=state.step - 1, **how)
         bar.set_postfix_str(f"loss {state.loss:.4f}, {state.images_per_second:.0f} img/s", refresh=False)
         bar.update()
     if bar is not None:

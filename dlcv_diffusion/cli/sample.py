@@ -8,7 +8,7 @@ from typer import Argument, Option
 
 from ..errors import check
 from . import options
-from .options import MAX_SEED, examples, given, group, written
+from .options import SEED, examples, given, group, written
 
 app = group(
     "Sample images and write them to a folder.",
@@ -26,25 +26,21 @@ app = group(
     ),
 )
 def digits(
-    out: Annotated[Path, Argument(help="gets mnistm/0_001.png … and svhn/9_050.png")],
+    out: Annotated[Path, Argument(metavar="OUT_DIR", help="gets mnistm/0_001.png … and svhn/9_050.png")],
     weights: options.Weights = "digits",
     sampler: Annotated[Literal["dpm_solver", "ddim", "ddpm"], Option(help="ddpm is the report's")] = "dpm_solver",
     steps: Annotated[int | None, Option(help="20 by default; for ddpm all timesteps", min=1)] = None,
     w: Annotated[float, Option(help="guidance weight; 0 is none")] = 2.0,
-    interval: Annotated[
-        tuple[float, float] | None, Option(help="least and greatest noise level σ at which guidance acts")
-    ] = None,
+    interval: Annotated[tuple[float, float] | None, Option(help="guidance acts between these noise levels σ")] = None,
     signal_leak: Annotated[bool, Option(help="start with the trace of a mean colour, as training did")] = True,
     count: Annotated[int, Option(help="images of each class", min=1, max=999)] = 50,
-    seed: Annotated[
-        int, Option(help="image k of the class c takes SEED + 20·k + c, both from 0", min=0, max=MAX_SEED)
-    ] = 0,
+    seed: Annotated[int, Option(help="image k of the class c takes SEED + 20·k + c, both from 0", **SEED)] = 0,
     spacing: Annotated[options.Spacing, Option(help="which timesteps few steps visit")] = "trailing",
     batch_size: options.BatchSize = None,
     device: options.Device = None,
     fast: options.Fast = False,
 ) -> None:
-    """Write the course's folder: 50 images of each digit, for both halves."""
+    """Write 50 images of each digit, for both halves."""
     from ..denoiser import load_denoiser
     from ..digits.sampling import SamplingConfig, write_hw2_digits
 
@@ -72,29 +68,19 @@ def faces(
     steps: options.FacesSteps = None,
     eta: Annotated[float | None, Option(help="0 (deterministic, both presets) … 1 (as DDPM)")] = None,
     spacing: Annotated[
-        options.Spacing | None, Option(help="which timesteps few steps visit; both presets: uniform")
+        options.Spacing | None, Option(help="which timesteps are visited; uniform in both presets")
     ] = None,
     offset: Annotated[int | None, Option(help="added to each timestep; paper: 0, course: 1")] = None,
-    final_alpha: Annotated[
-        Literal["one", "first"] | None, Option(help="ᾱ after the last step; paper: one, course: first, ᾱ_0")
-    ] = None,
-    clip_x0: Annotated[
-        str | None,
-        Option(metavar="NUMBER|none", help="clamp the predicted x0 to ± this; paper: none, course: 1"),
-    ] = None,
+    final_alpha: Annotated[Literal["one", "first"] | None, Option(help="ᾱ at the end; paper: one, course: ᾱ_0")] = None,
+    clip_x0: Annotated[str | None, Option(metavar="NUMBER|none", help="clamps x0 to ±; paper: none, course: 1")] = None,
     rederive_eps: Annotated[bool | None, Option(help="take ε from the clamped x0; neither preset does")] = None,
-    save: Annotated[
-        Literal["clamp", "min_max"] | None,
-        Option(help="cut [−1, 1] off (paper), or stretch each image to 0 … 255 (course)"),
-    ] = None,
-    seed: Annotated[
-        int | None, Option(help="for eta > 0: the noise k.pt takes SEED + k; 0 by default", min=0, max=MAX_SEED)
-    ] = None,
+    save: Annotated[Literal["clamp", "min_max"] | None, Option(help="paper: clamp, course: stretch each image")] = None,
+    seed: Annotated[int | None, Option(help="for eta > 0: the noise k.pt takes SEED + k; 0 by default", **SEED)] = None,
     batch_size: options.BatchSize = None,
     device: options.Device = None,
     fast: options.Fast = False,
 ) -> None:
-    """Write a face for each noise of a folder, by DDIM, as the course asks for it."""
+    """Write a face for each noise of a folder, by DDIM."""
     from ..denoiser import load_denoiser
     from ..faces.sampling import PRESETS, write_hw2_faces
 

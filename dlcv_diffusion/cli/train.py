@@ -21,13 +21,8 @@ app = group("Train a model.", "dlcv train digits --preset tiny --out runs/tiny",
     ),
 )
 def digits(
-    preset: Annotated[
-        Literal["report", "small", "tiny"], Option(help="the report's network, what ships, or a quick trial")
-    ] = "small",
-    data: Annotated[
-        str,
-        Option(help="'sample', 'torchvision', 'street', the course's hw2_data, an .npz, or a folder of pictures"),
-    ] = "sample",
+    preset: Annotated[Literal["report", "small", "tiny"], Option(help="small ships, tiny is a quick trial")] = "small",
+    data: Annotated[str, Option(help="sample, torchvision, street, hw2_data, an .npz, or a folder")] = "sample",
     out: options.RunFolder = Path("runs/digits"),
     svhn: Annotated[bool, Option("--svhn", help="the real SVHN instead of street digits")] = False,
     root: Annotated[str | None, Option(help="folder of torchvision's downloads, for --svhn")] = None,
@@ -61,12 +56,12 @@ def digits(
 )
 def faces(
     data: Annotated[Path, Option(help="folder or zip of pictures; every tenth is held out")],
-    preset: Annotated[Literal["small", "tiny"], Option(help="what ships, or a quick trial")] = "small",
+    preset: Annotated[Literal["small", "tiny"], Option(help="small ships, tiny is a quick trial")] = "small",
     size: Annotated[int, Option(help="pixels a side, to which pictures are cut and resized", min=1, max=1024)] = 64,
     channels: Annotated[int, Option(help="1 (grey) or 3 (RGB)", min=1, max=3)] = 1,
     out: options.RunFolder = Path("runs/faces"),
     prediction: Annotated[
-        Literal["eps", "v", "x0"] | None, Option(help="what the network gives, instead of the preset's v")
+        Literal["eps", "v", "x0"] | None, Option(help="the network's output; v in the presets")
     ] = None,
     resume: options.Resume = False,
     steps: options.Steps = None,
@@ -78,7 +73,7 @@ def faces(
     checkpoint_every: options.CheckpointEvery = 500,
     preview_every: options.PreviewEvery = 1000,
 ) -> None:
-    """Train a face model: unconditional DDPM on a folder or zip of pictures."""
+    """Train a face model: DDPM on a folder or zip of pictures."""
     from ..faces.training import train_faces
 
     run = {"resume": resume, "device": device, "checkpoint_every": checkpoint_every, "preview_every": preview_every}

@@ -4,6 +4,8 @@ import os
 import re
 import subprocess
 import sys
+import typing
+import warnings
 
 import numpy as np
 import pytest
@@ -20,9 +22,14 @@ from small_runs import (
     write_npz,
 )
 
-from dlcv_diffusion import NoiseSchedule, __version__
-from dlcv_diffusion.denoiser import load_denoiser
+from dlcv_diffusion import NoiseSchedule, UserError, __version__, cli
+from dlcv_diffusion.denoiser import PREDICTIONS, load_denoiser
+from dlcv_diffusion.digits.recipes import DIGITS
+from dlcv_diffusion.digits.sampling import SamplingConfig
+from dlcv_diffusion.faces.recipes import FACES
+from dlcv_diffusion.faces.sampling import PRESETS, FaceSampling
 from dlcv_diffusion.models import save_model
+from dlcv_diffusion.training import TrainConfig
 
 GROUPS = ["", "train", "sample", "grade"]
 VERBS = [*GROUPS, "figures", "convert", "info", "noise"]
@@ -45,6 +52,7 @@ def test_every_verb_has_help_with_an_example(dlcv, verb):
     code, out, _ = dlcv(f"{verb} --help")
     assert code == 0 and f"Usage: dlcv {verb}".strip() in out
     examples = out.split("Examples:\n")[1]
+    assert "..." not in out.partition("Commands:")[2]  # nothing of what a verb does is cut off
     assert all(re.match(r"  +(dlcv|accelerate launch|torchrun) ", line) for line in examples.splitlines() if line)
 
 
@@ -83,6 +91,32 @@ def test_info_helps_where_something_is_broken(dlcv, tmp_path, monkeypatch):
     assert re.search("no-such-package +not installed", out)
     assert re.search("weights +digits: not readable: .*not a whole safetensors file", out)
     assert re.search("data +embedded sample, train: not readable: ", out)
+
+
+def choices(verb, option):
+    """What may be said to an option, by its declaration."""
+    command = next(c for c in getattr(cli, verb.split()[0]).app.registered_commands if c.name == verb.split()[1])
+    hint = typing.get_type_hints(command.callback)[option]
+    literal = next((part for part in typing.get_args(hint) if typing.get_origin(part) is typing.Literal), hint)
+    return list(typing.get_args(literal))
+
+
+def fields(kind, name):
+    return list(typing.get_args(typing.get_type_hints(kind)[name]))
+
+
+def test_the_choices_are_the_library_s():
+    """They are said again, since the library's own would bring torch to `dlcv --help`."""
+    assert choices("train digits", "preset") == list(DIGITS) and choices("train faces", "preset") == list(FACES)
+    assert choices("sample faces", "preset") == list(PRESETS)
+    assert choices("sample digits", "sampler") == fields(SamplingConfig, "sampler")
+    assert choices("sample digits", "spacing") == fields(SamplingConfig, "spacing")
+    for name in ("spacing", "final_alpha", "save"):
+        assert choices("sample faces", name) == fields(FaceSampling, name)
+    assert choices("train faces", "prediction") == list(PREDICTIONS)
+    for verb in ("digits", "faces"):
+        for precision in choices(f"train {verb}", "precision"):
+            assert TrainConfig(steps=1, precision=precision).precision == precision
 
 
 # --- what it writes ---------------------------------------------------------------------------------------------------
@@ -216,7 +250,7 @@ BAD = {
     f"{TRAIN} --precision fp8": "'fp8' is not one of 'no', 'bf16', 'fp16'",
     f"{TRAIN} --device cuda:99": "'cuda:99'",
     f"{TRAIN} --device gpu": "'gpu'",
-    f"{TRAIN} --lr nan": "lr is nan",
+    f"{TRAIN} --lr nan": "invalid value for '--lr'",
     f"{TRAIN} --lr -1": "lr is -1.0; it must be a positive number",
     f"{TRAIN} --steps 0": "invalid value for '--steps'",
     f"{TRAIN} --batch-size -4": "invalid value for '--batch-size'",
@@ -274,12 +308,41 @@ def test_a_full_disk_behind_the_standard_output_is_one_sentence(tmp_path):
     assert run.stderr == "dlcv: cannot write to the standard output: No space left on device; lead it elsewhere\n"
 
 
-def test_an_error_that_is_not_the_standard_output_s_is_not_called_so(dlcv, monkeypatch):
-    monkeypatch.setattr(
-        "dlcv_diffusion.cli.info.describe_installation",
-        lambda: (_ for _ in ()).throw(ConnectionError("no route to host")),
-    )
-    assert dlcv("info") == (2, "", "dlcv: no route to host; give another file or folder, or mend this one\n")
+@pytest.mark.parametrize(
+    "error, code, said",
+    [
+        (MemoryError(), 2, "there is not enough memory; choose a smaller size, count or batch size"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"), 2, "there is not enough memory; "),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB"), 2, "there is not enough memory; "),
+        (ConnectionError("no route to host"), 2, "no route to host; give another file or folder, or mend this one"),
+        (PermissionError(13, "Permission denied", "a\udcff"), 2, r"'a\udcff': Permission denied; give another file"),
+        (UserError("two\nlines"), 2, "two lines"),
+        (KeyboardInterrupt(), 130, "stopped"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
+)
+def test_one_net_for_what_the_system_says(dlcv, monkeypatch, error, code, said):
+    def fail():
+        warnings.warn("a library's", UserWarning, stacklevel=1)
+        raise error
+
+    monkeypatch.setattr("dlcv_diffusion.cli.info.describe_installation", fail)
+    ended, out, err = dlcv("info")
+    assert (ended, out) == (code, "") and err.startswith(f"dlcv: {said}") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("error", [RuntimeError("size mismatch"), RecursionError(), ZeroDivisionError()])
+def test_a_fault_of_ours_keeps_its_traceback(dlcv, monkeypatch, error):
+    monkeypatch.setattr("dlcv_diffusion.cli.info.describe_installation", lambda: (_ for _ in ()).throw(error))
+    monkeypatch.setattr("sys.argv", ["dlcv", "info"])
+    with pytest.raises(type(error)):
+        cli.main()
+
+
+def test_names_that_are_not_utf_8_are_printed(tmp_path):
+    words = [sys.executable, "-m", "dlcv_diffusion", "noise", b"caf\xe9", "--seeds", "0", "--size", "4"]
+    run = subprocess.run(words, capture_output=True, cwd=tmp_path, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert (run.returncode, run.stderr) == (0, b"") and run.stdout == b"1 noise of 3\\xd74\\xd74: caf\\udce9/00.pt\n"
 
 
 def test_only_the_first_process_of_a_machine_speaks(dlcv, monkeypatch):

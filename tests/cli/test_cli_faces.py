@@ -205,7 +205,7 @@ BAD = {
     f"{TRAIN} --preset report": "'report' is not one of 'small', 'tiny'",
     f"{TRAIN} --channels 2": "not 2",
     f"{TRAIN} --prediction score": "'score' is not one of 'eps', 'v', 'x0'",
-    f"{TRAIN} --lr nan": "lr is nan",
+    f"{TRAIN} --lr nan": "invalid value for '--lr'",
     f"{TRAIN} --device gpu": "'gpu'",
     f"{TRAIN} --out words.txt/run": "cannot write",
 }
