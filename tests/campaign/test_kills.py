@@ -1,4 +1,4 @@
-"""Thirty SIGKILLs at random moments of training runs, each followed by a resume: not one bit is lost, nothing is left."""
+"""Thirty SIGKILLs at random moments of training runs, each with a resume: no bit is lost, nothing is left."""
 
 import random
 import shutil

@@ -6,7 +6,7 @@ import math
 import pytest
 import safetensors.torch
 import torch
-from small_runs import contents, names, one_thread, small_train, small_train_states  # noqa: F401 – for every test here
+from small_runs import contents, names, one_thread, small_train, small_train_states, write_npz  # noqa: F401 – for every test here
 
 from dlcv_diffusion import UserError
 from dlcv_diffusion import device as devices
@@ -275,3 +275,17 @@ def test_numbers_without_end_are_no_settings():
     for setting in ({"steps": 10**400}, {"batch_size": 10**9}, {"lr": math.inf}, {"clip_grad": math.nan}):
         with pytest.raises(UserError, match=next(iter(setting))):
             TrainConfig(**{"steps": 6, **setting})
+
+
+def test_the_command_line_compiles_and_chooses_the_precision(tmp_path, dlcv, monkeypatch):
+    asked = []
+    monkeypatch.setattr("dlcv_diffusion.digits.training.write_preview", lambda model, path: path)
+    monkeypatch.setattr(torch, "compile", lambda model: asked.append(model) or model)
+    monkeypatch.setattr(devices, "has_fast_bf16", lambda device: True)
+    write_npz(tmp_path / "digits.npz")
+    words = "train digits --preset tiny --data digits.npz --batch-size 2 --device cpu --out run --precision auto"
+    assert dlcv(f"{words} --steps 1 --compile")[0] == 0 and len(asked) == 2
+    assert read_header(tmp_path / "run" / CHECKPOINT)["checkpoint"]["facts"]["train"]["precision"] == "bf16"
+    code, _, said = dlcv(f"{words} --steps 1 --no-compile")
+    assert code == 2 and said.startswith("dlcv: 'run' holds a training run already; add --resume to go on with it")
+    assert dlcv(f"{words} --steps 1 --no-compile --resume")[0] == 0 and len(asked) == 2
