@@ -197,7 +197,7 @@ BAD = {
     "sample digits out --weights short.safetensors": "not a whole safetensors file",
     "sample digits out --weights words.txt": "not a whole safetensors file",
     "sample digits out --weights folder": "'folder' holds no network of diffusers",
-    "sample digits out --weights other.safetensors": r"draw images of \(3, 8, 8\)",
+    "sample digits out --weights other.safetensors": r"draw images \(3, 8, 8\)",
     "sample digits out --weights ten.safetensors": "label 10 is out of range; labels run from 0 to 9|out of range",
     "sample digits words.txt WEIGHTS": "cannot write 'words.txt",
     "sample digits words.txt/out WEIGHTS": "cannot write 'words.txt/out",

@@ -284,7 +284,7 @@ def drawn(monkeypatch):
         def draw(shown, *arguments, name=name, **options):
             given[name] = (shown, *arguments, options)
 
-        monkeypatch.setattr(f"dlcv_diffusion.figures.{name}", draw)
+        monkeypatch.setattr(f"dlcv_diffusion.digits.figures.{name}", draw)
     return given
 
 
