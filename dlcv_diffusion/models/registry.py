@@ -2,25 +2,72 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import AfterValidator, ConfigDict, Field, with_config
+from pydantic_core import from_json
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
+from typing_extensions import TypedDict
 
+from ..declared import declared, validated
 from ..errors import UserError, check
 from ..files import atomic_write
+from ..schedule import NoiseSchedule
 from .context_unet import ContextUnet
+from .sizes import Shape
 from .unet import UNet
 
 FORMAT = 1
 MODELS: dict[str, type[nn.Module]] = {"ContextUnet": ContextUnet, "UNet": UNet}
 ASSETS = Path(__file__).parent.parent / "assets"
+WRAPPED = re.compile(r"^(module\.|_orig_mod\.)+")
+
+Name = Annotated[str, Field(max_length=200)]
+Prediction = Literal["eps", "v", "x0"]
+ScheduleConfig = Annotated[dict[str, Any], AfterValidator(lambda config: NoiseSchedule.from_config(config).config)]
+
+
+@with_config(ConfigDict(extra="allow"))
+class TrainFacts(TypedDict, total=False):
+    """Of the settings of a run, what says something of its network."""
+
+    prediction: Prediction
+
+
+@with_config(ConfigDict(extra="allow"))
+class Facts(TypedDict, total=False):
+    """What a file says of its model. Any other key may stand there too, with any JSON.
+
+    - shape: (C, H, W) of one image; files of older versions call it image_size.
+    - signal_leak: what `digits.signal_leak.SignalLeak` takes.
+    """
+
+    name: Name
+    schedule: ScheduleConfig
+    prediction: Prediction
+    shape: Shape
+    image_size: Shape
+    train: TrainFacts
+    second_half: Name | None
+    signal_leak: dict[str, Any] | None
+
+
+@declared
+class ModelHeader:
+    """The header of a model's file, beside its tensors."""
+
+    model: Name
+    config: dict[str, Any] = Field(default_factory=dict)
+    metadata: Facts = Field(default_factory=dict)
+    format: int = FORMAT
 
 
 def shipped_weights() -> dict[str, Path]:
@@ -42,25 +89,26 @@ def _give_weights() -> str:
     return f"give a .safetensors file{' or one of: ' + ', '.join(names) if names else ''}"
 
 
-def build_model(name: str, config: Mapping[str, Any]) -> nn.Module:
+def build_model(name: str, config: Mapping[str, Any], source: str | Path = "") -> nn.Module:
     """A new model of a registered class; `UserError` for an unknown name or a config that does not fit it.
+
+    - source: the file that they come from, for the sentence.
 
     >>> build_model("UNet", {"num_classes": 20, "channels": [32, 64]}).num_classes
     20
     """
-    if name not in MODELS:
-        raise UserError(f"unknown model '{name}'; this version of dlcv_diffusion knows {', '.join(MODELS)}")
+    where = f"'{source}': " if source else ""
+    check(name in MODELS, f"{where}unknown model '{name}'; this version of dlcv_diffusion knows {', '.join(MODELS)}")
     try:
         return MODELS[name](**config)
-    except UserError:
-        raise
-    except (TypeError, ValueError) as error:
+    except (UserError, TypeError) as error:
+        said = shorten(str(error), 200, placeholder=" …")
         raise UserError(
-            f"the settings do not fit the model '{name}' ({error}); was the file written by a newer version?"
+            f"{where}the settings do not fit the model '{name}' ({said}); was the file written by a newer version?"
         ) from error
 
 
-def write_tensors(path: str | Path, tensors: Mapping[str, torch.Tensor], header: Mapping[str, Any]) -> None:
+def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
     """Write a safetensors file whole or not at all; `header` is any JSON and goes into its metadata.
 
     Raises `UserError` where the file cannot be written.
@@ -80,44 +128,41 @@ def read_header(path: str | Path) -> dict[str, Any]:
     >>> read_header(shipped_weights()["digits"])["model"]
     'UNet'
     """
-    path = Path(path)
-    if path.is_dir():
-        raise UserError(f"'{path}' is a folder; give the .safetensors file in it")
-    if not path.is_file():
-        raise UserError(f"no weights at '{path}'; {_give_weights()}")
-    if not os.access(path, os.R_OK):
-        raise UserError(f"you may not read '{path}'; change its permissions, or give other weights")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError, ValueError) as error:
-        hint = "; a course's .pt file is read by `dlcv convert`" if path.suffix in (".pt", ".pth") else ""
-        raise UserError(f"'{path}' is not a whole safetensors file (truncated, or of another format){hint}") from error
-    try:
-        header = json.loads(metadata["dlcv_diffusion"])
-        newer = header["format"] > FORMAT
-    except (KeyError, ValueError, TypeError) as error:
-        raise UserError(
-            f"'{path}' holds tensors but not the header of dlcv_diffusion; was it saved by another program?"
-        ) from error
-    if newer:
-        raise UserError(
-            f"'{path}' was written by a newer dlcv_diffusion (format {header['format']}); upgrade to read it"
-        )
-    return header
+    return _opened(path, tensors=False)[1]
 
 
-def read_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and header of a file written by `write_tensors`. Raises `UserError` as `read_header` does.
 
     >>> tensors, header = read_tensors(shipped_weights()["digits"])
     """
-    header = read_header(path)
+    return _opened(path, tensors=True)
+
+
+def _opened(path: str | Path, tensors: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    path = Path(path)
+    check(not os.path.isdir(path), f"'{path}' is a folder; give the .safetensors file in it")
+    if not os.path.isfile(path):
+        raise UserError(f"no weights at '{path}'; {_give_weights()}")
+    check(os.access(path, os.R_OK), f"you may not read '{path}'; change its permissions, or give other weights")
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118 – not a dict
+            metadata = file.metadata() or {}
+            found = {name: file.get_tensor(name) for name in file.keys() if tensors}  # noqa: SIM118 – not a dict
     except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"'{path}' is not a whole safetensors file (truncated, or of another format)") from error
+        hint = "; a course's .pt file is read by `dlcv convert`" if path.suffix in (".pt", ".pth") else ""
+        raise UserError(f"'{path}' is not a whole safetensors file (truncated, or of another format){hint}") from error
+    header = None
+    with suppress(ValueError):
+        header = from_json(metadata.get("dlcv_diffusion", "null"))
+    written = header.get("format") if isinstance(header, dict) else None
+    check(
+        isinstance(written, int) and written >= 1,
+        f"'{path}' holds tensors but not the header of dlcv_diffusion; was it saved by another program?",
+    )
+    newer = str(written)[:9]
+    check(written <= FORMAT, f"'{path}' was written by a newer dlcv_diffusion (format {newer}); upgrade to read it")
+    return found, header
 
 
 def save_model(
@@ -129,21 +174,23 @@ def save_model(
 ) -> None:
     """Write a model's weights with what is needed to build it again; atomic.
 
-    `metadata` is any JSON (the schedule's config, training facts). `dtype=torch.float16` halves the file; loading
-    always gives float32. A compiled or parallel model is saved as the one inside. Raises `UserError` where
-    the file cannot be written, and for weights that are not finite.
+    - metadata: `Facts`, and any other JSON.
+    - dtype: `torch.float16` halves the file; loading always gives float32.
+
+    A compiled or parallel model is saved as the one inside. Raises `UserError` where the file cannot be written, for a
+    model of another class, and for weights that are not finite, in `dtype` too.
 
     >>> save_model(model, "runs/digits/model.safetensors", {"schedule": schedule.config})   # doctest: +SKIP
     """
-    model = plain(model)
-    _check_finite(model.state_dict(), path)
+    model, name = plain(model), type(plain(model)).__name__
+    check(name in MODELS, f"cannot save a {name} in '{path}'; give a {' or '.join(MODELS)}, such as denoiser.model")
+    metadata = validated(Facts, dict(metadata or {}), f"the metadata for '{path}'")
     state = {k: v.to(dtype) if dtype and v.is_floating_point() else v for k, v in model.state_dict().items()}
-    write_tensors(
-        path, state, {"model": type(model).__name__, "config": model.config, "metadata": dict(metadata or {})}
-    )
+    _check_finite(state, path)
+    write_tensors(path, state, {"model": name, "config": model.config, "metadata": metadata})
 
 
-def read_model(name_or_path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+def read_model(name_or_path: str | Path) -> tuple[nn.Module, Facts]:
     """A network from a safetensors file, or shipped weights by name, in eval mode, and what was saved as its metadata.
 
     It does not know what it predicts: `load_denoiser` is what to sample from. Raises `UserError` for a file that is
@@ -155,15 +202,34 @@ def read_model(name_or_path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     shipped = shipped_weights()
     path = shipped.get(str(name_or_path), Path(name_or_path))
     state, header = read_tensors(path)
-    check(
-        "model" in header or path not in shipped.values(),
-        f"'{path.stem}' is shipped with the package, but no model that draws; {_give_weights()}",
-    )
+    if "model" not in header and path in shipped.values():
+        raise UserError(f"'{path.stem}' is shipped with the package, but no model that draws; {_give_weights()}")
     check("model" in header, f"'{path}' is a checkpoint or other data, not a model; give the run's model.safetensors")
-    model = build_model(header["model"], header.get("config", {}))
-    load_state(model, {k: v.float() if v.is_floating_point() else v for k, v in state.items()}, path)
-    _check_finite(model.state_dict(), path)
-    return model.eval(), header.get("metadata", {})
+    header = validated(ModelHeader, header, f"'{path}'")
+    return model_from(header.model, header.config, state, path), header.metadata
+
+
+def model_from(name: str, config: Mapping[str, Any], state: Mapping[str, Tensor], source: str | Path) -> nn.Module:
+    """The model of this name and config with these weights, as float32, in eval mode on the CPU.
+
+    Sizes are compared before memory is taken. Raises `UserError` as `build_model` does, and for weights that do not
+    fit, are no floating-point numbers or not finite.
+
+    >>> unet = UNet(channels=(8, 16))
+    >>> again = model_from("UNet", unet.config, unet.state_dict(), "unet")
+    """
+    with torch.device("meta"):
+        model = build_model(name, config, source)
+    state, wanted = unwrapped(state), model.state_dict()
+    for key in state.keys() & wanted.keys():
+        check(
+            state[key].is_floating_point() or not wanted[key].is_floating_point(),
+            f"the weights in '{source}' are no floating-point numbers: '{key}' is {state[key].dtype}",
+        )
+    state = {k: v.to(wanted[k].dtype, copy=True) if k in wanted else v for k, v in state.items()}
+    load_state(model, state, source, assign=True)
+    _check_finite(model.state_dict(), source)
+    return model.eval()
 
 
 def plain(model: nn.Module) -> nn.Module:
@@ -179,20 +245,29 @@ def plain(model: nn.Module) -> nn.Module:
         model = inner
 
 
-def _check_finite(state: Mapping[str, torch.Tensor], path: str | Path) -> None:
+def unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict without the prefixes of compiled, parallel and averaged models.
+
+    >>> unwrapped({"module._orig_mod.bias": torch.zeros(1)})
+    {'bias': tensor([0.])}
+    """
+    return {WRAPPED.sub("", str(key)): value for key, value in state.items()}
+
+
+def _check_finite(state: Mapping[str, Tensor], path: str | Path) -> None:
     for name, tensor in state.items():
         finite = not tensor.is_floating_point() or tensor.isfinite().all()
         check(finite, f"the weights for '{path}' are not finite: '{name}' has NaN or infinite numbers; use others")
 
 
-def load_state(model: nn.Module, state: Mapping[str, torch.Tensor], source: str | Path) -> None:
+def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str | Path, *, assign: bool = False) -> None:
     """`model.load_state_dict`, with one sentence instead of a page in the `UserError` that it raises.
 
     >>> tensors, header = read_tensors(shipped_weights()["digits"])
     >>> load_state(build_model(header["model"], header["config"]), tensors, "digits")
     """
     try:
-        model.load_state_dict(state)
+        model.load_state_dict(state, assign=assign)
     except RuntimeError as error:
         first = shorten(" ".join(str(error).splitlines()[1:2]) or str(error), 160)
         raise UserError(f"the weights in '{source}' are not those of this {type(model).__name__}: {first}") from error
