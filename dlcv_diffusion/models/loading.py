@@ -36,13 +36,13 @@ def load(name_or_path: str | Path, *, unet_py: str | Path | None, device: torch.
 
             denoiser = diffusers_unet(name)
         else:
-            denoiser = own_denoiser(*read_model(name_or_path), name=path.stem)
+            denoiser = own_denoiser(*read_model(name_or_path), path)
     denoiser.model = devices.prepare(denoiser.model, device, channels_last=True)
     return denoiser.eval()
 
 
-def own_denoiser(model: nn.Module, facts: Facts, name: str = "") -> Denoiser:
-    """The denoiser of a network of this package, by the facts that are saved with it.
+def own_denoiser(model: nn.Module, facts: Facts, source: str | Path = "") -> Denoiser:
+    """The denoiser of a network of this package, by the facts that are saved with it, in `source`.
 
     Raises `UserError` for a shape that the network does not draw.
 
@@ -50,11 +50,13 @@ def own_denoiser(model: nn.Module, facts: Facts, name: str = "") -> Denoiser:
     >>> own_denoiser(UNet(num_classes=20, channels=(8, 16), blocks=1), {"prediction": "v"}).null
     20
     """
-    name, labels = facts.get("name", name or type(model).__name__), model.num_classes
+    name, labels = facts.get("name", Path(source).stem or type(model).__name__), model.num_classes
     usual = (model.in_channels, *DIGIT) if labels else None
     shape = facts.get("shape") or facts.get("image_size") or model.shape or usual
     fits = shape is None or (shape[0] == model.in_channels and model.shape in (None, tuple(shape)))
-    check(fits, f"the weights '{name}' are of another network: it does not draw images of the shape {shape}")
+    check(
+        fits, f"the weights '{source or name}' say that they draw images of {tuple(shape or ())}, which do not fit them"
+    )
     return Denoiser(
         model,
         NoiseSchedule.from_config(facts["schedule"]) if "schedule" in facts else NoiseSchedule.linear(model.timesteps),

@@ -15,6 +15,7 @@ from pydantic_core import from_json
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from typing_extensions import TypedDict
 
 from ..declared import declared, validated
@@ -209,6 +210,14 @@ def read_model(name_or_path: str | Path) -> tuple[nn.Module, Facts]:
     return model_from(header.model, header.config, state, path), header.metadata
 
 
+class _Undrawn(TorchFunctionMode):
+    """Initial weights are not drawn: others take their place."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
+        drawn = func in (nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_)
+        return kwargs["tensor"] if drawn else func(*args, **(kwargs or {}))
+
+
 def model_from(name: str, config: Mapping[str, Any], state: Mapping[str, Tensor], source: str | Path) -> nn.Module:
     """The model of this name and config with these weights, as float32, in eval mode on the CPU.
 
@@ -218,7 +227,7 @@ def model_from(name: str, config: Mapping[str, Any], state: Mapping[str, Tensor]
     >>> unet = UNet(channels=(8, 16))
     >>> again = model_from("UNet", unet.config, unet.state_dict(), "unet")
     """
-    with torch.device("meta"):
+    with torch.device("meta"), _Undrawn():
         model = build_model(name, config, source)
     state, wanted = unwrapped(state), model.state_dict()
     for key in state.keys() & wanted.keys():

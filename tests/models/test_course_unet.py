@@ -70,7 +70,10 @@ def test_its_batch_norm_is_in_eval_mode(tmp_path):
         ("import no_such_package", "cannot be run: ModuleNotFoundError: No module named 'no_such_package'"),
         ("class UNet(", "cannot be run: SyntaxError"),
         ("raise SystemExit(3)", "cannot be run: SystemExit"),
-        ("class UNet:\n    def __init__(self, T): pass", "without arguments: TypeError: missing a required argument: 'T'"),
+        (
+            "class UNet:\n    def __init__(self, T): pass",
+            "without arguments: TypeError: missing a required argument: 'T'",
+        ),
         ("class UNet:\n    def __init__(self): raise KeyError('width')", r"UNet\(\) in .* fails: KeyError: 'width'"),
         ("class UNet: pass", "makes a UNet; it must be a torch.nn.Module"),
         (f"{LAYER}    def forward(self, x): return x", r"cannot be called as net\(x, t\)"),
