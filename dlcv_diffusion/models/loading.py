@@ -25,8 +25,8 @@ def load(name_or_path: str | Path, *, unet_py: str | Path | None, device: torch.
 
         check(
             unet_py,
-            f"'{path}' holds weights without a network; give its code too, unet_py (--unet-py UNet.py); the report's own "
-            "ContextUnet becomes a .safetensors file by `dlcv convert`",
+            f"'{path}' holds weights without a network; give its code too, unet_py (--unet-py UNet.py); the report's "
+            "own ContextUnet becomes a .safetensors file by `dlcv convert`",
         )
         denoiser = course_unet(unet_py, path)
     else:
@@ -51,12 +51,10 @@ def own_denoiser(model: nn.Module, facts: Facts, source: str | Path = "") -> Den
     20
     """
     name, labels = facts.get("name", Path(source).stem or type(model).__name__), model.num_classes
-    usual = (model.in_channels, *DIGIT) if labels else None
-    shape = facts.get("shape") or facts.get("image_size") or model.shape or usual
-    fits = shape is None or (shape[0] == model.in_channels and model.shape in (None, tuple(shape)))
-    check(
-        fits, f"the weights '{source or name}' say that they draw images of {tuple(shape or ())}, which do not fit them"
-    )
+    own = getattr(model, "shape", None)  # of a network that draws one size alone
+    shape = facts.get("shape") or facts.get("image_size") or own or ((model.in_channels, *DIGIT) if labels else None)
+    fits = shape is None or (shape[0] == model.in_channels and own in (None, tuple(shape)))
+    check(fits, f"the weights '{source or name}' do not draw images of {tuple(shape or ())}, as they say themselves")
     return Denoiser(
         model,
         NoiseSchedule.from_config(facts["schedule"]) if "schedule" in facts else NoiseSchedule.linear(model.timesteps),

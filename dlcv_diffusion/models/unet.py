@@ -136,7 +136,6 @@ class UNet(nn.Module):
         channels, blocks, attention = config.channels, config.blocks, config.attention
         emb_channels = emb_channels or 4 * channels[0]
         self.config = {**asdict(config), "emb_channels": emb_channels}
-        self.shape = None  # images of any size
         self.in_channels, self.num_classes, self.timesteps, self.patch = in_channels, num_classes, timesteps, patch
         self.divisor = patch * 2 ** (levels - 1)
         self.time_features = channels[0]
