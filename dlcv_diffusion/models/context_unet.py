@@ -94,10 +94,9 @@ class ContextUnetConfig:
 
     def __post_init__(self) -> None:
         factor = 2 ** max(self.n_downs, 0)
-        check(
-            self.n_downs >= 1 and self.height % factor == self.width % factor == 0,
-            f"{self.height}×{self.width} images cannot be halved {self.n_downs} times; each side must divide by {factor}",
-        )
+        size, fits = f"{self.height}×{self.width}", self.height % factor == self.width % factor == 0
+        told = f"{size} images cannot be halved {self.n_downs} times; each side must divide by {factor}"
+        check(self.n_downs >= 1 and fits, told)
 
 
 class ContextUnet(nn.Module):

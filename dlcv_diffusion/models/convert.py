@@ -28,16 +28,11 @@ class Ignored:
         pass
 
 
-IGNORED = [
-    (Ignored, name)
-    for name in (
-        "numpy.dtype",
-        "numpy.ndarray",
-        *(f"numpy.{core}.multiarray.{made}" for core in ("core", "_core") for made in ("scalar", "_reconstruct")),
-        "argparse.Namespace",
-        *(f"{module}.{kind}Path" for module in ("pathlib", "pathlib._local") for kind in ("Posix", "Windows")),
-    )
-]
+IGNORED = """
+    numpy.dtype numpy.ndarray numpy.core.multiarray.scalar numpy.core.multiarray._reconstruct
+    numpy._core.multiarray.scalar numpy._core.multiarray._reconstruct argparse.Namespace
+    pathlib.PosixPath pathlib.WindowsPath pathlib._local.PosixPath pathlib._local.WindowsPath
+"""
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
@@ -53,7 +48,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     check(os.path.isfile(path), f"no such file: '{path}'; give the .pt file with the network's state dict")
     check(os.access(path, os.R_OK), f"you may not read '{path}'; change its permissions")
     try:
-        with torch.serialization.safe_globals(IGNORED):
+        with torch.serialization.safe_globals([(Ignored, name) for name in IGNORED.split()]):
             state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file raises anything from IndexError to struct.error in torch's reader
         raise UserError(

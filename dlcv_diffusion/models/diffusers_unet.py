@@ -74,18 +74,13 @@ def diffusers_unet(source: str | Path) -> Denoiser:
     source = str(source)
     index = _config(DiffusionPipeline, source, reach=True)
     others = [name for name, parts in index.items() if isinstance(parts, list) and any(parts) and name not in DRAWERS]
-    check(
-        not others,
-        f"'{source}' needs its '{''.join(others[:1])}' beside the network, to decode what it draws or to be told what; "
-        "give a pipeline of a UNet2DModel alone",
-    )
+    alone = "to decode what it draws or to be told what; give a pipeline of a UNet2DModel alone"
+    check(not others, f"'{source}' needs its '{''.join(others[:1])}' beside the network, {alone}")
     folder, config = _first_config(UNet2DModel, source, "unet")
     config = _checked(config, source)
     _, scheduler = _first_config(SchedulerMixin, source, "scheduler")
-    check(
-        scheduler or "scheduler" not in index,
-        f"'{source}' lacks its scheduler's config (scheduler/scheduler_config.json); save it again whole",
-    )
+    whole = scheduler or "scheduler" not in index
+    check(whole, f"'{source}' lacks its scheduler's config (scheduler/scheduler_config.json); save it again whole")
     schedule, prediction = schedule_from(scheduler, source)
     unet = _weights(UNet2DModel, source, folder)
     size = config.get("sample_size")
@@ -105,27 +100,19 @@ def schedule_from(config: Mapping[str, Any], source: str = "scheduler_config.jso
     >>> schedule_from({"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"})
     (NoiseSchedule.cosine(T=1000, s=0.008), 'v')
     """
-    named, betas = f"the {config.get('_class_name', 'scheduler')} of '{source}'", config.get("trained_betas")
+    named = f"the {str(config.get('_class_name', 'scheduler')):.60} of '{source}'"
     kind, curve = str(config.get("prediction_type", "epsilon")), str(config.get("beta_schedule", "linear"))
-    check(
-        "_class_name" not in config or {"beta_schedule", "trained_betas"} & set(config),
-        f"{named} has no betas; give a network that was trained as DDPM is",
-    )
-    check(
-        not config.get("rescale_betas_zero_snr"),
-        f"{named} was rescaled to ᾱ_T = 0 (rescale_betas_zero_snr), where no ε can be told; give a network that was "
-        "trained without it",
-    )
+    of_betas = "_class_name" not in config or {"beta_schedule", "trained_betas"} & set(config)
+    check(of_betas, f"{named} has no betas; give a network that was trained as DDPM is")
+    rescaled = f"{named} was rescaled to ᾱ_T = 0 (rescale_betas_zero_snr), where no ε can be told; give another"
+    check(not config.get("rescale_betas_zero_snr"), rescaled)
     check(kind in PREDICTION_TYPES, f"{named} predicts '{kind:.60}'; known are {', '.join(PREDICTION_TYPES)}")
-    check(
-        betas is not None or curve in SCHEDULES,
-        f"{named} makes no schedule: unknown beta_schedule '{curve:.60}'; known are {', '.join(SCHEDULES)} and "
-        "trained_betas",
-    )
     ours = {"schedule": SCHEDULES.get(curve), "T": config.get("num_train_timesteps", 1000)}
-    if betas is not None:
-        ours = {"schedule": "betas", "betas": betas}
+    if config.get("trained_betas") is not None:
+        ours = {"schedule": "betas", "betas": config["trained_betas"]}
     elif curve != "squaredcos_cap_v2":
+        known = f"unknown beta_schedule '{curve:.60}'; known are {', '.join(SCHEDULES)} and trained_betas"
+        check(curve in SCHEDULES, f"{named} makes no schedule: {known}")
         ours |= {"beta_1": config.get("beta_start", 1e-4), "beta_T": config.get("beta_end", 2e-2)}
     try:
         return NoiseSchedule.from_config(ours), PREDICTION_TYPES[kind]
@@ -136,20 +123,15 @@ def schedule_from(config: Mapping[str, Any], source: str = "scheduler_config.jso
 def _checked(config: dict, source: str) -> UNetConfig:
     """The network's config, if it is one that draws pictures alone; nothing is built before it is known."""
     check(config, _no_network(source))
-    kind = str(config.get("_class_name", "network"))
+    named, kind = f"the UNet2DModel of '{source}'", str(config.get("_class_name", "network"))
     check(kind == "UNet2DModel", f"'{source}' holds a {kind:.60}; give one with a UNet2DModel")
-    config = validated(UNetConfig, config, f"the UNet2DModel of '{source}'")
-    by_label = config.get("class_embed_type") is not None or config.get("num_class_embeds") is not None
-    check(not by_label, f"the UNet2DModel of '{source}' draws by label; give an unconditional one")
-    check(
-        config.get("time_embedding_type") != "fourier",
-        f"the UNet2DModel of '{source}' is told noise levels; give one that is told timesteps, as DDPM",
-    )
+    config = validated(UNetConfig, config, named)
+    labels = [config.get(key) for key in ("class_embed_type", "num_class_embeds")]
+    check(labels == [None, None], f"{named} draws by label; give an unconditional one")
+    levels = config.get("time_embedding_type") == "fourier"
+    check(not levels, f"{named} is told noise levels; give one that is told timesteps, as DDPM")
     takes, gives = config.get("in_channels", 3), config.get("out_channels", 3)
-    check(
-        gives in (takes, 2 * takes),
-        f"the UNet2DModel of '{source}' takes {takes} channels and gives {gives}; ε has as many",
-    )
+    check(gives in (takes, 2 * takes), f"{named} takes {takes} channels and gives {gives}; ε has as many")
     return config
 
 

@@ -386,4 +386,4 @@ def test_a_judge_s_tensors_too(tmp_path, change):
     tensors, header = read_tensors("dlcv_diffusion/assets/digits_judge.safetensors")
     tensors = change({name: tensor.clone() for name, tensor in tensors.items()})
     refused(load_judge, written(tmp_path / "judge.safetensors", tensors, json.dumps(header)), "halves.*head.bias")
-    assert DEFAULT == load_judge().config
+    assert load_judge().config == DEFAULT
