@@ -52,7 +52,7 @@ def own_denoiser(model: nn.Module, facts: Facts, source: str | Path = "") -> Den
     """
     name, labels = facts.get("name", Path(source).stem or type(model).__name__), model.num_classes
     own = getattr(model, "shape", None)  # of a network that draws one size alone
-    shape = facts.get("shape") or facts.get("image_size") or own or ((model.in_channels, *DIGIT) if labels else None)
+    shape = facts.get("shape") or own or ((model.in_channels, *DIGIT) if labels else None)
     fits = shape is None or (shape[0] == model.in_channels and own in (None, tuple(shape)))
     check(fits, f"the weights '{source or name}' do not draw images of {tuple(shape or ())}, as they say themselves")
     return Denoiser(

@@ -10,7 +10,7 @@ from textwrap import shorten
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import AfterValidator, ConfigDict, Field, with_config
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, with_config
 from pydantic_core import from_json
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -47,7 +47,7 @@ class TrainFacts(TypedDict, total=False):
 class Facts(TypedDict, total=False):
     """What a file says of its model. Any other key may stand there too, with any JSON.
 
-    - shape: (C, H, W) of one image; files of older versions call it image_size.
+    - shape: (C, H, W) of one image.
     - signal_leak: what `digits.signal_leak.SignalLeak` takes.
     """
 
@@ -55,10 +55,17 @@ class Facts(TypedDict, total=False):
     schedule: ScheduleConfig
     prediction: Prediction
     shape: Shape
-    image_size: Shape
     train: TrainFacts
     second_half: Name | None
     signal_leak: dict[str, Any] | None
+
+
+def _renamed(facts: Any) -> Any:
+    """What older versions called image_size is the shape."""
+    return {"shape" if key == "image_size" else key: facts[key] for key in facts} if isinstance(facts, dict) else facts
+
+
+Metadata = Annotated[Facts, BeforeValidator(_renamed)]
 
 
 @declared
@@ -67,7 +74,7 @@ class ModelHeader:
 
     model: Name
     config: dict[str, Any] = Field(default_factory=dict)
-    metadata: Facts = Field(default_factory=dict)
+    metadata: Metadata = Field(default_factory=dict)
     format: int = FORMAT
 
 
@@ -185,7 +192,7 @@ def save_model(
     """
     model, name = plain(model), type(plain(model)).__name__
     check(name in MODELS, f"cannot save a {name} in '{path}'; give a {' or '.join(MODELS)}, such as denoiser.model")
-    metadata = validated(Facts, dict(metadata or {}), f"the metadata for '{path}'")
+    metadata = validated(Metadata, dict(metadata or {}), f"the metadata for '{path}'")
     state = {k: v.to(dtype) if dtype and v.is_floating_point() else v for k, v in model.state_dict().items()}
     _check_finite(state, path)
     write_tensors(path, state, {"model": name, "config": model.config, "metadata": metadata})

@@ -226,7 +226,7 @@ def test_what_a_user_adds_to_the_facts_is_kept(whole, tmp_path):
 @pytest.mark.parametrize(
     "facts, shape, T",
     [
-        ({"image_size": [3, 12, 8]}, (3, 12, 8), 20),  # the key of older versions
+        ({"image_size": [3, 12, 8]}, (3, 12, 8), 20),  # as older versions call it
         ({"shape": [3, 12, 8]}, (3, 12, 8), 20),
         ({}, (3, 28, 28), 20),
         ({"schedule": BETAS}, (3, 28, 28), 2),
