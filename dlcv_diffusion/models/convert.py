@@ -36,12 +36,9 @@ IGNORED = """
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """The state dict in a `.pt`/`.pth` file, read with `weights_only=True`, so that nothing in it can run.
+    """The state dict in a `.pt`/`.pth` file, or under one of `STATE_KEYS` in it, without wrappers' prefixes.
 
-    A state dict that was saved under a usual key, such as "state_dict", "model" or "ema", is found there; the prefixes
-    of compiled, parallel and averaged models are taken off.
-
-    Raises `UserError` for a missing file, a truncated or foreign one, or one that holds more than tensors.
+    Nothing in it is run (`weights_only=True`). Raises `UserError` for a missing, damaged or foreign file.
 
     >>> read_state_dict("hw2_data/face/UNet.pt")   # doctest: +SKIP
     """
@@ -76,9 +73,7 @@ def _stored(tensor: Tensor) -> bool:
 def context_unet_from(
     state: Mapping[str, Tensor], *, timesteps: int = 350, source: str | Path = "state dict"
 ) -> ContextUnet:
-    """A `ContextUnet` with these weights; its sizes are read off their shapes. In eval mode.
-
-    Raises `UserError` where the weights are not a `ContextUnet`'s.
+    """A `ContextUnet`, in eval mode, with these weights, whose shapes tell its sizes; `UserError` for other weights.
 
     >>> context_unet_from(ContextUnet(n_feat=8, n_cfeat=20).state_dict()).num_classes
     20
@@ -99,10 +94,9 @@ def context_unet_from(
 def convert_report_weights(pt: str | Path, out: str | Path, *, timesteps: int = 350) -> Denoiser:
     """Read the report's `.pt` (key names of byrkbrk/conditional-ddpm, models.py), write safetensors; the denoiser.
 
-    - timesteps: T of the schedule it was trained with, linear 1e-4 → 2e-2. Its second half is SVHN.
+    - timesteps: T of its linear schedule, 1e-4 → 2e-2. Its second half is SVHN.
 
-    Raises `UserError` as `read_state_dict` and `context_unet_from` do, where `out` is the same file, or cannot be
-    written.
+    Raises `UserError` for files that cannot be read or written, that are the same, or of other weights.
 
     >>> convert_report_weights("report.pt", "report.safetensors")   # doctest: +SKIP
     """

@@ -27,13 +27,10 @@ MEND = "mend it, or give another file"
 def course_unet(unet_py: str | Path, weights: str | Path, *, shape: tuple[int, int, int] = SHAPE) -> Denoiser:
     """The course's `UNet.pt` in the network of the user's `UNet.py`, as a denoiser in eval mode on the CPU.
 
-    The file `unet_py` is run, as Python's `import` would run it: name only code that you trust. Of the weights nothing
-    is run (`weights_only=True`). The schedule is the course's, β linear 1e-4 → 2e-2 over 1,000 timesteps; the network
-    is called as `net(x, t)` and gives ε.
+    The file `unet_py` is run, as `import` would: name only code that you trust. Of the weights nothing is run. The
+    network gives ε as `net(x, t)`; its schedule is the course's, β linear 1e-4 → 2e-2 over 1,000 timesteps.
 
-    - shape: (C, H, W) of the images it draws.
-
-    Raises `UserError` for files that are missing, code that fails, also when the network is asked, or has no `UNet`
+    Raises `UserError` for files that are missing, code that fails, now or when the network is asked, or has no `UNet`
     that is made without arguments and called with x and t, and weights that do not fit it.
 
     >>> denoise = course_unet("UNet.py", "hw2_data/face/UNet.pt")                        # doctest: +SKIP

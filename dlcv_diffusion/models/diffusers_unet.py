@@ -54,16 +54,15 @@ def diffusers_unet(source: str | Path) -> Denoiser:
     """An unconditional `UNet2DModel` as a denoiser, in eval mode and float32 on the CPU.
 
     - source: a pipeline's folder, with `unet/` and `scheduler/` or with all files beside each other; the folder of a
-      `UNet2DModel` alone, for which DDPM's schedule and ε are taken where it has no `scheduler_config.json`; or a name
-      on the hub, such as "google/ddpm-celebahq-256", which is fetched and kept by diffusers.
+      `UNet2DModel` alone, with DDPM's schedule and ε where no `scheduler_config.json` says otherwise; or a name on the
+      hub, such as "google/ddpm-celebahq-256", which diffusers fetches and keeps.
 
-    Schedule, prediction (ε, v or x0), channels and size are those of the configs. How to sample is the caller's choice:
-    where a config clips x̂0 (`clip_sample`, the default of diffusers' schedulers), diffusers' own pictures come with
-    `clip_x0=clip_sample_range`, which is 1 (`--clip-x0 1`). Weights are read from safetensors, or else, with
-    `weights_only=True`, from a `.bin` file. Of a network that gives variances too, the mean is used.
+    Schedule, prediction (ε, v or x0), channels and size are those of the configs. Where a config clips x̂0
+    (`clip_sample`, diffusers' default), its own pictures come with `clip_x0=1` (`--clip-x0 1`). Nothing in a `.bin`
+    file is run. Of a network that gives variances too, the mean is used.
 
-    Raises `UserError` for a folder without such a network, files that are damaged or do not fit, a name that cannot be
-    fetched, a network that wants labels or draws latents, and a schedule that is none of ours.
+    Raises `UserError` for a folder or name without such a network, files that are damaged or do not fit, a network that
+    wants labels or draws latents, and a schedule that is none of ours.
 
     >>> denoise = diffusers_unet("google/ddpm-celebahq-256")   # doctest: +SKIP
     >>> denoise.shape, denoise.prediction                 # doctest: +SKIP
@@ -93,9 +92,7 @@ def diffusers_unet(source: str | Path) -> Denoiser:
 def schedule_from(config: Mapping[str, Any], source: str = "scheduler_config.json") -> tuple[NoiseSchedule, str]:
     """The schedule of a diffusers scheduler's config, and what its network predicts: "eps", "v" or "x0".
 
-    What a config leaves out is what diffusers takes then: DDPM's linear betas over 1,000 timesteps, and ε.
-
-    Raises `UserError` for a scheduler without betas, one of other betas, or another prediction; `source` is named.
+    By default DDPM's linear betas over 1,000 timesteps, and ε. Raises `UserError`, naming `source`, for any other.
 
     >>> schedule_from({"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"})
     (NoiseSchedule.cosine(T=1000, s=0.008), 'v')

@@ -42,9 +42,7 @@ def load(name_or_path: str | Path, *, unet_py: str | Path | None, device: torch.
 
 
 def own_denoiser(model: nn.Module, facts: Facts, source: str | Path = "") -> Denoiser:
-    """The denoiser of a network of this package, by the facts that are saved with it, in `source`.
-
-    Raises `UserError` for a shape that the network does not draw.
+    """The denoiser of a network of ours, by the facts saved in `source`; `UserError` for a shape it cannot draw.
 
     >>> from dlcv_diffusion.models import UNet
     >>> own_denoiser(UNet(num_classes=20, channels=(8, 16), blocks=1), {"prediction": "v"}).null

@@ -29,6 +29,7 @@ from .unet import UNet
 FORMAT = 1
 MODELS: dict[str, type[nn.Module]] = {"ContextUnet": ContextUnet, "UNet": UNet}
 ASSETS = Path(__file__).parent.parent / "assets"
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 WRAPPED = re.compile(r"^(module\.|_orig_mod\.)+")
 
 Name = Annotated[str, Field(max_length=200)]
@@ -36,20 +37,13 @@ Prediction = Literal["eps", "v", "x0"]
 ScheduleConfig = Annotated[dict[str, Any], AfterValidator(lambda config: NoiseSchedule.from_config(config).config)]
 
 
-@with_config(ConfigDict(extra="allow"))
-class TrainFacts(TypedDict, total=False):
-    """Of the settings of a run, what says something of its network."""
-
-    prediction: Prediction
+open_ended = with_config(ConfigDict(extra="allow"))  # any other key may stand there too, with any JSON
+TrainFacts = open_ended(TypedDict("TrainFacts", {"prediction": Prediction}, total=False))
 
 
-@with_config(ConfigDict(extra="allow"))
+@open_ended
 class Facts(TypedDict, total=False):
-    """What a file says of its model. Any other key may stand there too, with any JSON.
-
-    - shape: (C, H, W) of one image.
-    - signal_leak: what `digits.signal_leak.SignalLeak` takes.
-    """
+    """What a file says of its model: shape is (C, H, W) of one image, signal_leak what `SignalLeak` takes."""
 
     name: Name
     schedule: ScheduleConfig
@@ -98,9 +92,7 @@ def _give_weights() -> str:
 
 
 def build_model(name: str, config: Mapping[str, Any], source: str | Path = "") -> nn.Module:
-    """A new model of a registered class; `UserError` for an unknown name or a config that does not fit it.
-
-    - source: the file that they come from, for the sentence.
+    """A new model of a registered class; `UserError`, naming `source`, for an unknown name or an unfit config.
 
     >>> build_model("UNet", {"num_classes": 20, "channels": [32, 64]}).num_classes
     20
@@ -117,9 +109,7 @@ def build_model(name: str, config: Mapping[str, Any], source: str | Path = "") -
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
-    """Write a safetensors file whole or not at all; `header` is any JSON and goes into its metadata.
-
-    Raises `UserError` where the file cannot be written.
+    """Write a safetensors file, with any JSON as its header, whole or not at all; `UserError` where that cannot be.
 
     >>> write_tensors("means.safetensors", {"mean": torch.zeros(3)}, {"of": "digits"})   # doctest: +SKIP
     """
@@ -164,12 +154,10 @@ def _opened(path: str | Path, tensors: bool) -> tuple[dict[str, Tensor], dict[st
     with suppress(ValueError):
         header = from_json(metadata.get("dlcv_diffusion", "null"))
     written = header.get("format") if isinstance(header, dict) else None
-    check(
-        isinstance(written, int) and written >= 1,
-        f"'{path}' holds tensors but not the header of dlcv_diffusion; was it saved by another program?",
-    )
-    newer = str(written)[:9]
-    check(written <= FORMAT, f"'{path}' was written by a newer dlcv_diffusion (format {newer}); upgrade to read it")
+    foreign = f"'{path}' holds tensors but not the header of dlcv_diffusion; was it saved by another program?"
+    check(isinstance(written, int) and written >= 1, foreign)
+    newer = f"'{path}' was written by a newer dlcv_diffusion (format {str(written)[:9]}); upgrade to read it"
+    check(written <= FORMAT, newer)
     return found, header
 
 
@@ -180,17 +168,15 @@ def save_model(
     *,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Write a model's weights with what is needed to build it again; atomic.
+    """Write a model's weights and `Facts`, with what is needed to build it again; atomic.
 
-    - metadata: `Facts`, and any other JSON.
-    - dtype: `torch.float16` halves the file; loading always gives float32.
-
-    A compiled or parallel model is saved as the one inside. Raises `UserError` where the file cannot be written, for a
-    model of another class, and for weights that are not finite, in `dtype` too.
+    `dtype=torch.float16` halves the file; loading gives float32. Of a compiled or parallel model, the one inside is
+    saved. Raises `UserError` for another class, weights that are not finite in `dtype`, and a path not to be written.
 
     >>> save_model(model, "runs/digits/model.safetensors", {"schedule": schedule.config})   # doctest: +SKIP
     """
     model, name = plain(model), type(plain(model)).__name__
+    check(dtype in (None, *FLOATS), f"weights are saved in floating-point numbers of 16 bits or more, not in {dtype}")
     check(name in MODELS, f"cannot save a {name} in '{path}'; give a {' or '.join(MODELS)}, such as denoiser.model")
     metadata = validated(Metadata, dict(metadata or {}), f"the metadata for '{path}'")
     state = {k: v.to(dtype) if dtype and v.is_floating_point() else v for k, v in model.state_dict().items()}
@@ -199,10 +185,9 @@ def save_model(
 
 
 def read_model(name_or_path: str | Path) -> tuple[nn.Module, Facts]:
-    """A network from a safetensors file, or shipped weights by name, in eval mode, and what was saved as its metadata.
+    """A bare network from a safetensors file, or shipped weights by name, in eval mode, and its facts.
 
-    It does not know what it predicts: `load_denoiser` is what to sample from. Raises `UserError` for a file that is
-    missing, truncated, foreign, newer, or whose weights are not finite or do not fit its own config.
+    To sample, `load_denoiser`. Raises `UserError` as `read_header` and `model_from` do.
 
     >>> read_model("digits")[0].num_classes
     20
@@ -218,7 +203,7 @@ def read_model(name_or_path: str | Path) -> tuple[nn.Module, Facts]:
 
 
 class _Undrawn(TorchFunctionMode):
-    """Initial weights are not drawn: others take their place."""
+    """Inside, initial weights are not drawn: others take their place."""
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
         drawn = func in (nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_)
@@ -226,10 +211,9 @@ class _Undrawn(TorchFunctionMode):
 
 
 def model_from(name: str, config: Mapping[str, Any], state: Mapping[str, Tensor], source: str | Path) -> nn.Module:
-    """The model of this name and config with these weights, as float32, in eval mode on the CPU.
+    """A model with copies of these weights, in float32 and eval mode on the CPU; sizes fit before memory is taken.
 
-    Sizes are compared before memory is taken. Raises `UserError` as `build_model` does, and for weights that do not
-    fit, are no floating-point numbers or not finite.
+    Raises `UserError` as `build_model` does, and for weights that do not fit, are no floats, or are not finite.
 
     >>> unet = UNet(channels=(8, 16))
     >>> again = model_from("UNet", unet.config, unet.state_dict(), "unet")
@@ -237,11 +221,10 @@ def model_from(name: str, config: Mapping[str, Any], state: Mapping[str, Tensor]
     with torch.device("meta"), _Undrawn():
         model = build_model(name, config, source)
     state, wanted = unwrapped(state), model.state_dict()
-    for key in state.keys() & wanted.keys():
-        check(
-            state[key].is_floating_point() or not wanted[key].is_floating_point(),
-            f"the weights in '{source}' are no floating-point numbers: '{key}' is {state[key].dtype}",
-        )
+    for key in [key for key in wanted if key in state]:
+        kind = state[key].dtype
+        fits = kind in FLOATS or kind == wanted[key].dtype
+        check(fits, f"the weights in '{source}' are no floating-point numbers of 16 bits or more: '{key}' is {kind}")
     state = {k: v.to(wanted[k].dtype, copy=True) if k in wanted else v for k, v in state.items()}
     load_state(model, state, source, assign=True)
     _check_finite(model.state_dict(), source)

@@ -1,11 +1,9 @@
 """The DDPM paper's U-Net (Ho et al. 2020, appendix B), in sizes that a CPU can train.
 
-GroupNorm instead of BatchNorm, sinusoidal timestep embedding, residual blocks that are told the embedding, and
-self-attention at the coarse levels. DDPM only adds the embedding to the feature maps; here it scales and shifts them,
-as in Improved DDPM (Nichol, Dhariwal, arXiv 2102.09672), which Dhariwal and Nichol (arXiv 2105.05233) call adaptive
-group normalisation. What makes it quick on a CPU is the stem: `patch` × `patch` pixels
-are folded into channels (`F.pixel_unshuffle`), so that the 3×3 convolutions work at 14×14 instead of 28×28, with a
-quarter of the arithmetic at the same width.
+GroupNorm, sinusoidal timestep embedding, and self-attention at the coarse levels. DDPM only adds the embedding to the
+feature maps; here it scales and shifts them, as in Improved DDPM (arXiv 2102.09672). What makes it quick on a CPU is
+the stem: `patch` × `patch` pixels are folded into channels (`F.pixel_unshuffle`), so that the 3×3 convolutions work at
+14×14 instead of 28×28, with a quarter of the arithmetic at the same width.
 """
 
 import math
@@ -24,11 +22,11 @@ from .sizes import Blocks, Channels, Classes, Timesteps, Width
 
 
 def timestep_embedding(t: Tensor, dim: int, *, max_period: float = 10_000.0) -> Tensor:
-    """Sinusoidal features of a timestep (Vaswani et al. 2017, sec. 3.5; used by DDPM, appendix B).
+    """Sinusoidal features of a timestep (Vaswani et al. 2017, sec. 3.5; DDPM, appendix B), (B,) to (B, dim) float32.
 
         emb = [cos(t ω_0), …, cos(t ω_{n−1}), sin(t ω_0), …, sin(t ω_{n−1})],   ω_i = max_period^(−i / n),  n = dim / 2
 
-    t is (B,), int or float, in units of the DDPM paper's thousand steps; the result is (B, dim) float32, dim even.
+    t is int or float, in units of the DDPM paper's thousand steps; dim is even.
 
     >>> timestep_embedding(torch.tensor([0, 10]), 4).shape
     torch.Size([2, 4])

@@ -320,6 +320,40 @@ def test_tensors_of_another_type_or_wrapping_are_read(whole, tmp_path, kind):
     torch.testing.assert_close(answer(denoise), answer(model), rtol=tolerance, atol=tolerance)
 
 
+RAW = {
+    "F4": ([2], 1),
+    "F6_E2M3": ([4], 3),
+    "F8_E8M0": ([4], 4),
+    "F8_E4M3": ([4], 4),
+    "F8_E5M2": ([4], 4),
+    "C64": ([4], 32),
+    "U16": ([4], 8),
+    "U64": ([4], 32),
+    "BOOL": ([4], 4),
+    "Q8": ([4], 4),
+    "F32": ([10**9, 10**9], 4),
+    "F64": ([0, 10**18], 0),
+    "F16": ([-1], 2),
+    "BF16": ([1] * 100_000, 2),
+}
+
+
+@pytest.mark.parametrize("dtype", RAW)
+def test_tensors_of_types_and_shapes_that_few_have_heard_of(whole, tmp_path, dtype):
+    shape, size = RAW[dtype]
+    table = {"stem.weight": {"dtype": dtype, "shape": shape, "data_offsets": [0, size]}}
+    text = json.dumps({"__metadata__": {"dlcv_diffusion": json.dumps(whole[1])}, **table}).encode()
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(size))
+    refused(load_denoiser, path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8, torch.complex64, torch.bool])
+def test_weights_are_saved_in_types_that_hold_them(tmp_path, dtype):
+    with pytest.raises(UserError, match="16 bits or more, not in torch"):
+        save_model(small_unet(), tmp_path / "m.safetensors", dtype=dtype)
+
+
 def test_an_average_s_counter_may_be_a_float(tmp_path):
     """As in averages that are taken over all of a state dict."""
     save_model(with_random_weights(small_context_unet()), tmp_path / "m.safetensors")
