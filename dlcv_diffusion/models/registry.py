@@ -202,8 +202,8 @@ def read_model(name_or_path: str | Path) -> tuple[nn.Module, Facts]:
     return model_from(header.model, header.config, state, path), header.metadata
 
 
-class _Undrawn(TorchFunctionMode):
-    """Inside, initial weights are not drawn: others take their place."""
+class Undrawn(TorchFunctionMode):
+    """Inside, initial weights are not drawn: on the meta device, where they take no memory, others take their place."""
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
         drawn = func in (nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_)
@@ -211,15 +211,21 @@ class _Undrawn(TorchFunctionMode):
 
 
 def model_from(name: str, config: Mapping[str, Any], state: Mapping[str, Tensor], source: str | Path) -> nn.Module:
-    """A model with copies of these weights, in float32 and eval mode on the CPU; sizes fit before memory is taken.
-
-    Raises `UserError` as `build_model` does, and for weights that do not fit, are no floats, or are not finite.
+    """A model with copies of these weights, in eval mode on the CPU; `UserError` as of `build_model` and `filled`.
 
     >>> unet = UNet(channels=(8, 16))
     >>> again = model_from("UNet", unet.config, unet.state_dict(), "unet")
     """
-    with torch.device("meta"), _Undrawn():
+    with torch.device("meta"), Undrawn():
         model = build_model(name, config, source)
+    return filled(model, state, source).eval()
+
+
+def filled(model: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> nn.Module:
+    """The model, of the meta device, with copies of these weights in its own types: sizes fit before there is memory.
+
+    Raises `UserError` for weights that do not fit, are no floating-point numbers, or are not finite.
+    """
     state, wanted = unwrapped(state), model.state_dict()
     for key in [key for key in wanted if key in state]:
         kind = state[key].dtype
@@ -228,7 +234,7 @@ def model_from(name: str, config: Mapping[str, Any], state: Mapping[str, Tensor]
     state = {k: v.to(wanted[k].dtype, copy=True) if k in wanted else v for k, v in state.items()}
     load_state(model, state, source, assign=True)
     _check_finite(model.state_dict(), source)
-    return model.eval()
+    return model
 
 
 def plain(model: nn.Module) -> nn.Module:
