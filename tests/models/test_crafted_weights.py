@@ -13,6 +13,8 @@ from small_runs import (
     small_unet,
     with_random_weights,
 )
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from dlcv_diffusion import NoiseSchedule, UserError
 from dlcv_diffusion.denoiser import load_denoiser
@@ -372,7 +374,7 @@ def test_reading_weights_draws_no_random_numbers():
 @pytest.mark.parametrize(
     "model, metadata, said",
     [
-        (torch.nn.Linear(1, 1), {}, "cannot save a Linear .*denoiser.model"),
+        (nn.Linear(1, 1), {}, "cannot save a Linear .*denoiser.model"),
         (small_unet(), {"prediction": "score"}, "prediction is 'score'"),
         (small_unet(), {"shape": (3, 28)}, "shape"),
         (small_unet(), {"schedule": {}}, "schedule"),
@@ -381,6 +383,15 @@ def test_reading_weights_draws_no_random_numbers():
 def test_what_could_not_be_read_is_not_written(tmp_path, model, metadata, said):
     refused(lambda path: save_model(model, path, metadata), tmp_path / "m.safetensors", said)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "wrap", [torch.compile, nn.DataParallel, AveragedModel, lambda m: nn.DataParallel(torch.compile(m))]
+)
+def test_a_wrapped_model_is_saved_as_the_one_inside(whole, tmp_path, wrap):
+    save_model(wrap(whole[2]), tmp_path / "m.safetensors", whole[1]["metadata"])
+    denoise = load_denoiser(tmp_path / "m.safetensors", device="cpu")
+    torch.testing.assert_close(answer(denoise), answer(whole[2]))
 
 
 def test_what_half_precision_cannot_hold_is_not_written(tmp_path):
