@@ -69,11 +69,9 @@ class Denoiser(nn.Module):
             condition = expanded(self.null, len(x), x.device)
         dtype = next((weight.dtype for weight in self.parameters() if weight.is_floating_point()), x.dtype)
         output = self.model(x.to(dtype), t, *(() if condition is None else (condition,)))
-        check(
-            isinstance(output, Tensor) and output.shape == x.shape,
-            f"the network '{self.name or type(self.model).__name__}' gave {getattr(output, 'shape', type(output))} for "
-            f"images {tuple(x.shape)}; it must give one tensor of their shape",
-        )
+        given = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        name, wanted = self.name or type(self.model).__name__, tuple(x.shape)
+        check(given == wanted, f"the network '{name}' gave {given} for images {wanted}; they must be alike")
         return to_eps(output.to(x.dtype), x, t, self.schedule, self.prediction)
 
 

@@ -52,11 +52,8 @@ class NoiseSchedule:
         self.T = len(self.betas)
         self.alphas = 1 - self.betas
         self.alphas_bar = self.alphas.cumprod(0)
-        check(
-            self.alphas_bar[0] < 1 and self.alphas_bar[-1] > 0,
-            "these betas are too small or too large: the share of the image that is left, ᾱ, becomes exactly 1 or 0; "
-            "give betas such as 1e-4 … 0.02",
-        )
+        inside = self.alphas_bar[0] < 1 and self.alphas_bar[-1] > 0
+        check(inside, "these betas are too small or too large: ᾱ becomes exactly 1 or 0; give some such as 1e-4 … 0.02")
         self.snr = self.alphas_bar / (1 - self.alphas_bar)
         self.sigmas = self.snr**-0.5
         self.lambdas = 0.5 * self.snr.log()
@@ -179,9 +176,8 @@ class NoiseSchedule:
             t = torch.tensor([t], device=x.device)
         whole = not (t.is_floating_point() or t.is_complex() or t.dtype == torch.bool)
         count = len(x) if x.ndim else 0
-        check(
-            whole and count and t.numel() in (1, count), f"{count} images need one whole timestep, or {count} of them"
-        )
+        fits = whole and count and t.numel() in (1, count)
+        check(fits, f"{count} images need one whole timestep, or {count} of them")
         for wrong in t[(t < 0) | (t >= self.T)].tolist() if t.device.type == "cpu" else ():
             check(False, f"timestep {wrong} is not on this schedule; timesteps run from 0 to {self.T - 1}")
         # index_select refuses a negative index, where indexing would wrap around to T − 1
@@ -202,9 +198,7 @@ class NoiseSchedule:
         >>> NoiseSchedule.linear(1000).timesteps(5), NoiseSchedule.linear(1000).timesteps(5, "trailing")
         ([800, 600, 400, 200, 0], [999, 799, 599, 399, 199])
         """
-        check(
-            1 <= n <= self.T, f"cannot take {n} steps on a schedule of {self.T} timesteps; choose 1 to {self.T} steps"
-        )
+        check(1 <= n <= self.T, f"cannot take {n} steps on a schedule of {self.T} timesteps; choose 1 to {self.T}")
         check(spacing in SPACINGS, f"unknown spacing '{spacing}'; choose one of {', '.join(SPACINGS)}")
         i = np.arange(n)
         t = i * self.T // n if spacing == "uniform" else (self.T - i[::-1] * (self.T / n)).round().astype(int) - 1
@@ -241,14 +235,11 @@ class NoiseSchedule:
 
 
 def _count(T: int) -> int:
-    check(
-        isinstance(T, int) and 1 <= T <= MOST_TIMESTEPS,
-        f"a noise schedule has 1 to {MOST_TIMESTEPS:,} timesteps, not {T}",
-    )
+    fits = isinstance(T, int) and 1 <= T <= MOST_TIMESTEPS
+    check(fits, f"a noise schedule has 1 to {MOST_TIMESTEPS:,} timesteps, not {T}")
     return T
 
 
 def _check_alike(x: Tensor, other: Tensor) -> None:
-    check(
-        x.shape == other.shape, f"images and noise must have one shape, not {tuple(x.shape)} and {tuple(other.shape)}"
-    )
+    alike = x.shape == other.shape
+    check(alike, f"images and noise must have one shape, not {tuple(x.shape)} and {tuple(other.shape)}")

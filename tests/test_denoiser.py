@@ -65,7 +65,7 @@ def test_another_word_is_refused():
 @pytest.mark.parametrize("output", [lambda x: x[:, :1], lambda x: x[:1], lambda x: (x, x), lambda x: None])
 def test_an_output_of_another_shape_is_refused(output):
     denoise = Denoiser(lambda x, t: output(x), NoiseSchedule.linear(10))
-    with pytest.raises(UserError, match="one tensor of their shape"):
+    with pytest.raises(UserError, match="they must be alike"):
         denoise(torch.ones(SHAPE), torch.zeros(4, dtype=torch.int64))
 
 
