@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from ..denoiser import Denoiser
 from ..files import atomic_write
 from ..models.loading import own_denoiser
 from ..training.loop import TrainState, train
@@ -58,33 +58,35 @@ def train_digits(
         facts["signal_leak"] = vars(SignalLeak.measure(images.images, images.labels))
     elif halves.max() >= 2:  # one half alone, such as street digits: the same colours for whatever label
         facts["signal_leak"] = vars(SignalLeak.measure(images.images, images.labels, classes=20))
-    drawn = {**facts, "train": asdict(config)}  # previews are drawn as samples will be
+    model = recipe.build(config.seed)
+    model.metadata = {**facts, "train": asdict(config)}  # the average is a copy: previews are drawn as samples will be
     return train(
-        recipe.build(config.seed),
+        model,
         images,
         recipe.schedule(),
         config,
         out,
         resume=resume,
         checkpoint_every=checkpoint_every,
-        preview=lambda model, path: write_preview(own_denoiser(model, drawn), path),
+        preview=write_preview,
         preview_every=preview_every,
         device=device,
         metadata=facts,
     )
 
 
-def write_preview(denoiser: Denoiser, path: str | Path, *, columns: int = 6) -> None:
+def write_preview(model: nn.Module, path: str | Path, *, columns: int = 6) -> None:
     """A sheet of all 20 classes, `columns` noises each, at 12 steps and w = 2: how far the training has come.
 
     Rows of the sheet are digits; the left half of each row is MNIST-M, the right half street digits.
 
-    >>> write_preview(load_denoiser("digits"), "sheet.png")   # doctest: +SKIP
+    >>> write_preview(network, "sheet.png")   # doctest: +SKIP
     """
     from torchvision.utils import save_image
 
     labels = [10 * half + digit for digit in range(10) for half in range(2) for _ in range(columns)]
     seeds = list(range(columns)) * 20
+    denoiser = own_denoiser(model, getattr(model, "metadata", {}))
     images = sample_digits(denoiser, labels, seeds, SamplingConfig(steps=12, fast=True))
     with atomic_write(path) as temporary:
         save_image(images / 255, temporary, nrow=2 * columns, padding=1)

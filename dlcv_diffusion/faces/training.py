@@ -51,23 +51,23 @@ def train_faces(
         images, name = data, "images in memory"
     else:
         images, name = load_faces(data, "train", size=size, channels=channels), Path(data).resolve().name
-    shape = tuple(images.images.shape[1:])
+    image_size = tuple(images.images.shape[1:])
     facts = {
         "name": f"faces-{preset}",
         "data": name,  # not the whole path: facts travel with the weights
         "images": len(images),
-        "image_size": list(shape),  # the key that runs of older versions are compared by; a saved model says "shape"
+        "image_size": list(image_size),
         "prediction": config.prediction,
     }
     return train(
-        recipe.build(config.seed, in_channels=shape[0]),
+        recipe.build(config.seed, in_channels=image_size[0]),
         images,
         recipe.schedule(),
         config,
         out,
         resume=resume,
         checkpoint_every=checkpoint_every,
-        preview=lambda model, path: write_preview(model, path, recipe.schedule(), config.prediction, shape),
+        preview=lambda model, path: write_preview(model, path, recipe.schedule(), config.prediction, image_size),
         preview_every=preview_every,
         device=device,
         metadata=facts,
@@ -79,7 +79,7 @@ def write_preview(
     path: str | Path,
     schedule: NoiseSchedule,
     prediction: str,
-    shape: tuple[int, int, int],
+    image_size: tuple[int, int, int],
     *,
     count: int = 48,
 ) -> None:
@@ -89,8 +89,8 @@ def write_preview(
     """
     from torchvision.utils import save_image
 
-    x_T = seeded_noise((count, *shape), range(count), next(model.parameters()).device)
+    x_T = seeded_noise((count, *image_size), range(count), next(model.parameters()).device)
     x = last(ddim(Denoiser(model, schedule, prediction), x_T, steps=20)).x
     with atomic_write(path) as temporary:
-        shown = x[:, : 3 if shape[0] >= 3 else 1]
+        shown = x[:, : 3 if image_size[0] >= 3 else 1]
         save_image(shown.cpu().clamp(-1, 1) / 2 + 0.5, temporary, nrow=12, padding=1)
