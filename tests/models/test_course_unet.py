@@ -95,8 +95,8 @@ def test_code_that_does_not_do_is_one_sentence(tmp_path, code, said):
 @pytest.mark.parametrize(
     "output, said",
     [
-        ("self.out(x)[:, :1]", r"gave torch.Size\(\[2, 1, 8, 8\]\) for images \(2, 3, 8, 8\)"),
-        ("(self.out(x), t)", "gave <class 'tuple'> .* one tensor"),
+        ("self.out(x)[:, :1]", r"gave \(2, 1, 8, 8\) for images \(2, 3, 8, 8\)"),
+        ("(self.out(x), t)", "gave tuple for images"),
     ],
 )
 def test_an_output_that_is_no_noise_is_one_sentence(tmp_path, output, said):
