@@ -13,7 +13,7 @@ from .reading import reading
 def load_tensors(path: str | Path, what: str, advice: str = "write it again with torch.save") -> Any:
     """Whatever a `.pt`/`.pth` file holds, on the CPU; `weights_only=True` refuses all but tensors and plain Python.
 
-    - what: what the file should hold, such as "a tensor", for the sentence "'x.pt' is not a whole .pt file of a tensor".
+    - what: what it should hold, such as "a tensor", for the sentence "'x.pt' is not a whole .pt file of a tensor".
 
     Raises `UserError` for a file that is missing, may not be read, is damaged or foreign.
 

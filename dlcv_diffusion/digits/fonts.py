@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from ..errors import UserError
+from ..errors import check
 
 GLYPH_HEIGHT = 96
 """Pixels from the top to the bottom of the digit 0 as `Font.glyph` draws it."""
@@ -61,16 +61,14 @@ def _glyph(path: str, digit: int) -> np.ndarray:
 def _sized(path: str) -> ImageFont.FreeTypeFont:
     """The font at the size where its 0 is GLYPH_HEIGHT pixels high."""
     left, top, right, bottom = ImageFont.truetype(path, 200).getbbox("0")
-    if bottom <= top:
-        raise OSError("draws nothing")
+    check(bottom > top, f"'{path}' draws nothing")
     return ImageFont.truetype(path, max(8, round(200 * GLYPH_HEIGHT / (bottom - top))))
 
 
 def _draw(font: ImageFont.FreeTypeFont, digit: int) -> tuple[np.ndarray, int, int]:
     """The ink of one digit, and where its top and bottom lie relative to the line."""
     left, top, right, bottom = font.getbbox(str(digit))
-    if right <= left or bottom <= top or right - left > 1000 or bottom - top > 1000:
-        raise OSError("draws nothing, or far too much")
+    check(0 < right - left <= 1000 and 0 < bottom - top <= 1000, "the font draws nothing, or far too much")
     image = Image.new("L", (right - left, bottom - top))
     ImageDraw.Draw(image).text((-left, -top), str(digit), fill=255, font=font)
     return np.asarray(image), top, bottom
@@ -139,8 +137,7 @@ def find_fonts(*folders: str | Path, exclude: str = ODD_FAMILIES) -> list[Font]:
     if folders:
         roots = [Path(folder) for folder in folders]
         for root in roots:
-            if not root.is_dir():
-                raise UserError(f"no such folder of fonts: '{root}'")
+            check(os.path.isdir(root), f"no such folder of fonts: '{root}'")
     else:
         roots = [root for root in (Path(os.path.expanduser(folder)) for folder in FOLDERS) if root.is_dir()]
         roots.append(Path(sys.prefix) / "share" / "fonts")
@@ -156,8 +153,7 @@ def find_fonts(*folders: str | Path, exclude: str = ODD_FAMILIES) -> list[Font]:
             continue
         looks.append((widths, look))
         fonts.append(font)
-    if not fonts:
-        raise UserError(f"no font with plain digits below {', '.join(map(str, roots))}; install some, or name a folder")
+    check(fonts, f"no font with plain digits below {', '.join(map(str, roots))}; install some, or name a folder")
     return fonts
 
 

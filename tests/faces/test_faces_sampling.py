@@ -21,7 +21,7 @@ from dlcv_diffusion.denoiser import Denoiser, load_denoiser
 from dlcv_diffusion.faces.grading import grade_faces
 from dlcv_diffusion.faces.noises import write_noises
 from dlcv_diffusion.faces.sampling import PRESETS, FaceSampling, sample_faces, write_hw2_faces
-from dlcv_diffusion.images.photos import grace_hopper
+from dlcv_diffusion.images.own_photo import grace_hopper
 from dlcv_diffusion.images.pixels import to_uint8
 from dlcv_diffusion.models import read_model, save_model
 

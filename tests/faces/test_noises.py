@@ -61,7 +61,7 @@ def test_anything_else_is_refused(tmp_path, capsys, saved, said):
 
 
 def test_no_folder_and_no_files(tmp_path):
-    with pytest.raises(UserError, match="no such folder"):
+    with pytest.raises(UserError, match="none' is not there; give a folder with noises"):
         read_noises(tmp_path / "none")
     with pytest.raises(UserError, match="holds no noises"):
         read_noises(tmp_path)
