@@ -11,7 +11,7 @@ from .errors import UserError
 
 REFUSALS = {
     errno.ENOENT: "is not there",
-    errno.ENOTDIR: "is not there",
+    errno.ENOTDIR: "is not a folder, or lies below what is none",
     errno.EISDIR: "is a folder, not a file",
     errno.EACCES: "may not be read: its permissions, or those of its folder, do not allow it",
     errno.ELOOP: "is a link that leads back to itself",

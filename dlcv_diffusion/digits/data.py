@@ -74,6 +74,7 @@ def load_digits(
     for label in () if labels is None else labels:
         check(label in range(20), f"there is no label {label!r}; labels are whole numbers from 0 to 19")
     name, has_svhn = str(source), False
+    check(name, f"the data has no name; give a folder, an .npz or one of {', '.join(SOURCES)}")
     course = digits_folder(name) if name not in SOURCES else None
     _check_used("photos", photos is None or (name != "sample" and course is None), name)
     _check_used("root", root is None or name == "torchvision" or (svhn and course is None), name)
@@ -255,9 +256,7 @@ def _npz(path: str | Path, photos: str | Path | Sequence[np.ndarray] | None, see
     held = f"'{path}' holds images {images.dtype} {images.shape} and labels {labels.dtype} {labels.shape}"
     fits = images.ndim in (3, 4) and images.dtype == np.uint8 and labels.shape == images.shape[:1]
     numbers = labels.dtype.kind in "iuf"
-    check(
-        fits and numbers, f"{held}; there should be uint8 (N, 3, 28, 28) or (N, 28, 28), and as many labels, numbers"
-    )
+    check(fits and numbers, f"{held}; there should be uint8 (N, 3, 28, 28) or (N, 28, 28), and as many labels, numbers")
     check(len(images), f"'{path}' holds no image")
     grey = images.ndim == 3
     if not grey and images.shape[-1] == 3:

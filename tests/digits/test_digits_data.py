@@ -1,6 +1,7 @@
 """Four doors to the digits, each on files in its real format, and the sentence for each thing that can be wrong."""
 
 import gzip
+import re
 import shutil
 import struct
 
@@ -12,7 +13,7 @@ from scipy.io import savemat
 from torchvision import datasets
 from torchvision.transforms import functional
 
-from dlcv_diffusion.digits.course import digits_folder, hw2_half
+from dlcv_diffusion.digits.course import digits_folder, hw2_half, read_list
 from dlcv_diffusion.digits.data import SAMPLE, load_digits, second_half, torchvision_svhn
 from dlcv_diffusion.digits.mnist_m import mnist_m
 from dlcv_diffusion.errors import UserError
@@ -124,6 +125,67 @@ def test_a_bad_list_gets_one_sentence(hw2, text, sentence):
     with pytest.raises(UserError, match=sentence) as caught:
         load_digits(hw2)
     assert "mnistm" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xef\xbb\xbfimage_name,label\r\na.png,7\r\nb c.png,0\r\n",
+        b"image_name,label\ra.png,7\rb c.png,0",
+        b'"image_name","label"\n"a.png","7"\n"b c.png","0"\n',
+        b"image_name,label\na.png,7.0\nb c.png,0.0\n",
+        b",image_name,label\n0,a.png,7\n1,b c.png,0\n",
+        b"Unnamed: 0,label,image_name\n0,7,a.png\n1,0,b c.png\n",
+        b"label,image_name\n7,a.png\n0,b c.png\n",
+        b"id,Label,split,FileName\n4,7,train,a.png\n5,0,train,b c.png\n",
+        b" image_name , label \n a.png , 7 \n b c.png ,\t0\n",
+        b"image_name;label\na.png;7\nb c.png;0\n",
+        b"image_name\tlabel\na.png\t7\nb c.png\t0\n",
+        b"picture,number\n\na.png,7\n,\nb c.png,0\n\n",
+        b"picture,label\na.png,7,a comment\nb c.png,+0,\n",
+    ],
+)
+def test_what_pandas_and_excel_write_is_read(tmp_path, content):
+    (tmp_path / "train.csv").write_bytes(content)
+    assert read_list(tmp_path / "train.csv") == [("a.png", 7), ("b c.png", 0)]
+
+
+def test_pandas_own_lists_are_read(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"label": [7.0, 0.0], "image_name": ['a "b", c.png', "d.png"]})
+    for index in (False, True):
+        frame.to_csv(tmp_path / "train.csv", index=index)
+        assert read_list(tmp_path / "train.csv") == [('a "b", c.png', 7), ("d.png", 0)]
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"image_name,label\na.png,7.5\n", "line 2: 'a.png,7.5' is not 'file name,label'"),
+        (b"image_name,label\na.png,nan\n", "line 2: 'a.png,nan' is not"),
+        (b"image_name,label\n\na.png,\xc2\xb2\n", "line 3: 'a.png,²' is not"),
+        (b"image_name,label\na.png," + b"9" * 5000, "line 2: 'a.png,9999"),
+        (b"image_name,label\n,7\n", "line 2: ',7' is not"),
+        (b'image_name,label\n"a.png,7\nb.png,0\n', "is not 'file name,label'"),
+        (b"a,b,c\n1.png,7,3\n", "begins with 'a,b,c'; its first line must be a header such as 'image_name,label'"),
+        (b"0,a.png,7\n1,b.png,0\n", "begins with '0,a.png,7'; its first line must be a header"),
+        ("image_name,label\n臉.png,7\n".encode("big5"), "is not a CSV file in UTF-8"),
+        ("image_name,label\n".encode("utf-16"), "is not a CSV file in UTF-8"),
+        (b"image_name,label\n" + b"x" * 200_000 + b",7\n", "is not a CSV file in UTF-8"),
+        (b"image_name,label\na\0.png,7\n", None),
+    ],
+)
+def test_what_is_wrong_with_a_list_is_said_by_its_line(tmp_path, content, sentence):
+    (tmp_path / "train.csv").write_bytes(content)
+    if sentence is None:
+        return read_list(tmp_path / "train.csv")
+    with pytest.raises(UserError, match=re.escape(sentence)) as caught:
+        read_list(tmp_path / "train.csv")
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+    with pytest.raises(UserError, match="train.csv' is a folder"):
+        (tmp_path / "train.csv").unlink()
+        (tmp_path / "train.csv").mkdir()
+        read_list(tmp_path / "train.csv")
 
 
 def test_a_bad_picture_gets_one_sentence(hw2):
@@ -271,6 +333,14 @@ def test_bad_folders_get_one_sentence(tmp_path):
         load_digits(tmp_path, split="held_out")
     with pytest.raises(UserError, match="no such split"):
         load_digits(tmp_path, split="test")
+
+
+@pytest.mark.parametrize("name", ["²", "①", "½", "七", "seven", "7a", "-1"])
+def test_a_class_folder_that_is_no_number_is_told(tmp_path, name):
+    (tmp_path / name).mkdir()
+    Image.fromarray(pictures(1)[0]).save(tmp_path / name / "a.png")
+    with pytest.raises(UserError, match=f"{name}/a.png' has no class in its path; name it as '7/a.png'"):
+        load_digits(tmp_path)
 
 
 def test_an_npz_of_images_or_of_mnist(tmp_path):
