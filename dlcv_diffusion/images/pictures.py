@@ -1,6 +1,7 @@
 """Pictures from files as uint8 arrays, with a clear sentence for each that does not fit."""
 
 import io
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -14,6 +15,8 @@ from torch import Tensor
 from ..errors import check
 from ..reading import reading
 from .folders import read_pictures
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it logs about damaged files is said in a sentence
 
 SIDES = (28, 32)
 """Accepted sides of a digit's picture: MNIST's and the course's 28, SVHN's 32 (made smaller to 28)."""
