@@ -95,8 +95,7 @@ def hw2_half(folder: str | Path, half: str, split: str = "train", limit: int | N
     check(os.path.isdir(home), f"no such folder: '{home}'; the course's digits/ has {' and '.join(HALVES)} in it")
     lists = [home / name for name in SPLITS[split]]
     listed = read_list(next((path for path in lists if os.path.isfile(path)), lists[0]))
-    if limit is not None:
-        listed = [listed[row] for row in spread(torch.tensor([label for _, label in listed]), limit).tolist()]
-    images = read_digits(home / "data", [name for name, _ in listed])
-    offset = 10 * HALVES.index(half)
-    return ImageArrays(images, torch.tensor([label + offset for _, label in listed]))
+    names, labels = zip(*listed, strict=True)
+    rows = spread(torch.tensor(labels), limit)
+    images = read_digits(home / "data", [names[row] for row in rows.tolist()])
+    return ImageArrays(images, torch.tensor(labels)[rows] + 10 * HALVES.index(half))

@@ -81,9 +81,8 @@ def load_digits(
     if name == "sample":
         data = embedded_sample(split)
     elif name == "torchvision":
-        first = torchvision_mnist_m(
-            _needed(root), _photographs(photos), split, seed=seed, download=download, limit=limit
-        )
+        options = {"seed": seed, "download": download, "limit": limit}
+        first = torchvision_mnist_m(_needed(root), _photographs(photos), split, **options)
         data = first if svhn else joined(first, rendered(len(first), split, seed, fonts, photos, processes))
     elif name == "street":
         data = rendered(limit or 10_000, split, seed, fonts, photos, processes)
@@ -154,11 +153,8 @@ def torchvision_mnist_m(
     from torchvision.datasets import MNIST
 
     mnist = _torchvision(MNIST, root, download, train=split == "train")
-    digits, labels = mnist.data.numpy(), mnist.targets
-    if limit is not None:
-        rows = spread(labels, limit)
-        digits, labels = digits[rows.numpy()], labels[rows]
-    return ImageArrays(torch.from_numpy(mnist_m(digits, photos, seed)), labels)
+    rows = spread(mnist.targets, limit)
+    return ImageArrays(torch.from_numpy(mnist_m(mnist.data[rows].numpy(), photos, seed)), mnist.targets[rows])
 
 
 def torchvision_svhn(
@@ -172,11 +168,9 @@ def torchvision_svhn(
     from torchvision.datasets import SVHN
 
     svhn = _torchvision(SVHN, root, download, split="train" if split == "train" else "test")
-    images, labels = torch.from_numpy(svhn.data), torch.as_tensor(svhn.labels, dtype=torch.int64)
-    if limit is not None:
-        rows = spread(labels, limit)
-        images, labels = images[rows], labels[rows]
-    return ImageArrays(shrink(images), labels + 10)
+    labels = torch.as_tensor(svhn.labels, dtype=torch.int64)
+    rows = spread(labels, limit)
+    return ImageArrays(shrink(torch.from_numpy(svhn.data)[rows]), labels[rows] + 10)
 
 
 def _torchvision(dataset: type, root: str | Path, download: bool, **options: object):
@@ -214,7 +208,7 @@ def local_digits(
     if os.path.isfile(path) and path.suffix.lower() != ".zip":
         data = _npz(path, photos, seed)
         return data.subset(split_rows(data.labels, split, path))
-    names = picture_names(path, advice=f"give hw2_data, an .npz, {path.name}/7/a.png …, {prepared.name}, or 'sample'")
+    names = picture_names(path, advice="give hw2_data, an .npz, or pictures named as '7/a.png' or 'svhn/7_001.png'")
     _check_used("photos", photos is None, path)
     labels = torch.tensor([_label(path, name) for name in names])
     rows = split_rows(labels, split, path)

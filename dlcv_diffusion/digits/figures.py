@@ -100,7 +100,7 @@ def half_name(denoiser: Denoiser, half: int) -> str:
     >>> half_name(load_denoiser("digits"), 1)
     'street digits'
     """
-    return ("MNIST-M", denoiser.facts.get("second_half", "street digits"))[half]
+    return ("MNIST-M", denoiser.facts.get("second_half", "second half"))[half]
 
 
 def write_digit_figures(

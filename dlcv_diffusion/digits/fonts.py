@@ -5,6 +5,7 @@ import re
 import sys
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -93,33 +94,30 @@ def plain_digits(path: str | Path) -> Font | None:
         return None
     tops, bottoms = np.array([d[1] for d in drawn]), np.array([d[2] for d in drawn])
     tolerance = 0.07 * GLYPH_HEIGHT  # old-style figures hang below the line or stop at the x-height
-    if np.ptp(tops) > tolerance or np.ptp(bottoms) > tolerance:
-        return None
-    if not 0.9 * GLYPH_HEIGHT < drawn[0][0].shape[0] < 1.1 * GLYPH_HEIGHT:  # a bitmap font that does not scale
-        return None
+    lining = np.ptp(tops) <= tolerance and np.ptp(bottoms) <= tolerance
+    scales = 0.9 * GLYPH_HEIGHT < drawn[0][0].shape[0] < 1.1 * GLYPH_HEIGHT  # which a bitmap font does not
     masks = [d[0] > 127 for d in drawn]
-    thickness = []
-    for digit, mask in enumerate(masks):
-        if mask.shape[1] > 1.05 * GLYPH_HEIGHT or mask.mean() < 0.08:
-            return None
-        if not (mask[:8].any() and mask[-8:].any()):  # a hollow box: the font's own measures are wrong
-            return None
-        if ndimage.label(mask, np.ones((3, 3)))[1] != 1:
-            return None
-        if ndimage.label(~np.pad(mask, 1))[1] - 1 not in HOLES[digit]:
-            return None
-        depth = ndimage.distance_transform_edt(np.pad(mask, 1))
-        ridge = depth[(depth == ndimage.maximum_filter(depth, 3)) & (depth > 1)]
-        thickness.append(2 * np.median(ridge) if ridge.size else 0)
-    stroke = float(np.median(thickness) / GLYPH_HEIGHT)
-    if not 0.075 <= stroke <= 0.30:
+    if not (lining and scales and all(_closed(mask, HOLES[digit]) for digit, mask in enumerate(masks))):
         return None
-    small = [_fingerprint(d[0]) for d in drawn]
-    for a in range(10):
-        for b in range(a):
-            if np.abs(small[a] - small[b]).mean() < 0.05:
-                return None
-    return Font(path, family, style, stroke)
+    stroke = float(np.median([_thickness(mask) for mask in masks]) / GLYPH_HEIGHT)
+    looks = [_fingerprint(d[0]) for d in drawn]
+    distinct = all(np.abs(a - b).mean() >= 0.05 for a, b in combinations(looks, 2))
+    return Font(path, family, style, stroke) if 0.075 <= stroke <= 0.30 and distinct else None
+
+
+def _closed(mask: np.ndarray, holes: set[int]) -> bool:
+    """Whether the ink is one piece with so many holes, neither wide nor pale, and not the box of a missing glyph."""
+    if mask.shape[1] > 1.05 * GLYPH_HEIGHT or mask.mean() < 0.08 or not (mask[:8].any() and mask[-8:].any()):
+        return False
+    one_piece = ndimage.label(mask, np.ones((3, 3)))[1] == 1
+    return one_piece and ndimage.label(~np.pad(mask, 1))[1] - 1 in holes
+
+
+def _thickness(mask: np.ndarray) -> float:
+    """Twice the median distance from the middle of the strokes to their edge, in pixels."""
+    depth = ndimage.distance_transform_edt(np.pad(mask, 1))
+    ridge = depth[(depth == ndimage.maximum_filter(depth, 3)) & (depth > 1)]
+    return 2 * np.median(ridge) if ridge.size else 0
 
 
 def _fingerprint(mask: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import check
 from ..images.folders import picture_names, read_pictures
-from ..images.pictures import REPLACE, read_rgb
+from ..images.pictures import REPLACE, open_picture
 
 
 def blend(photo: np.ndarray, digit: np.ndarray) -> np.ndarray:
@@ -52,7 +52,5 @@ def load_photos(source: str | Path, under: str = "") -> list[np.ndarray]:
     """
     names = picture_names(source, under)
     contents = read_pictures(source, names)
-    return [
-        read_rgb(io.BytesIO(content), REPLACE, f"{source}/{name}")
-        for name, content in zip(names, contents, strict=True)
-    ]
+    opened = (open_picture(io.BytesIO(c), REPLACE, f"{source}/{n}") for n, c in zip(names, contents, strict=True))
+    return [np.asarray(picture) for picture in opened]

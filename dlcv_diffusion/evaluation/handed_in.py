@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..images.pictures import read_rgb
+from ..images.pictures import open_picture
 
 
 def first_of(names: Sequence[str]) -> str:
@@ -20,4 +20,4 @@ def first_of(names: Sequence[str]) -> str:
 
 def read_picture(path: Path) -> np.ndarray:
     """(H, W, 3) uint8, grey pictures as RGB. Raises `UserError` for what is no picture."""
-    return read_rgb(path, "write it again as PNG")
+    return np.asarray(open_picture(path, "write it again as PNG"))

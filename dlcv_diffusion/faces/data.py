@@ -47,8 +47,8 @@ def load_faces(
     check(1 <= size <= MAX_SIDE, f"faces cannot have a side of {size} pixels; choose one from 1 to {MAX_SIDE}")
     check(limit is None or limit >= 1, f"limit is {limit}; it must be at least 1")
     names = picture_names(source)
-    held_out = [number % HELD_OUT_EVERY == HELD_OUT_EVERY - 1 for number in range(len(names))]
-    train, others = ([n for n, out in zip(names, held_out, strict=True) if out == wanted] for wanted in (False, True))
+    others = names[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]
+    train = sorted({*names} - {*others})
     if split == "held_out":
         seen = set(_digests(source, train)) if others else set()
         others = [n for n, digest in zip(others, _digests(source, others), strict=True) if digest not in seen]
@@ -56,19 +56,11 @@ def load_faces(
     check(names, f"'{source}' has too few pictures for the split '{split}'; every tenth is held out")
     images = np.empty((len(names), channels, size, size), np.uint8)
     contents = tqdm(read_pictures(source, names), total=len(names), disable=None if progress else True)
-    for row, content in enumerate(contents):
-        images[row] = face_pixels(content, f"{source}/{names[row]}", size=size, channels=channels)
-    return ImageArrays(torch.from_numpy(images), torch.zeros(len(images), dtype=torch.int64))
-
-
-def face_pixels(content: bytes, name: str, *, size: int, channels: int) -> np.ndarray:
-    """One picture as uint8 (channels, size, size): turned upright by its EXIF tag, cut to its middle square, resized.
-
-    `content` is the file's bytes; `name` stands in the sentence of the `UserError` when it is no picture.
-    """
     mode = "L" if channels == 1 else "RGB"
-    picture = open_picture(io.BytesIO(content), REPLACE, name, mode=mode, upright=True)
-    return fit_square(picture, size)
+    for row, content in enumerate(contents):
+        picture = open_picture(io.BytesIO(content), REPLACE, f"{source}/{names[row]}", mode=mode, upright=True)
+        images[row] = fit_square(picture, size)
+    return ImageArrays(torch.from_numpy(images), torch.zeros(len(images), dtype=torch.int64))
 
 
 def _digests(source: str | Path, names: list[str]) -> Iterator[bytes]:

@@ -68,8 +68,8 @@ def place_in_class(labels: torch.Tensor) -> torch.Tensor:
     return place
 
 
-def spread(labels: torch.Tensor, limit: int) -> torch.Tensor:
-    """At most `limit` rows, in their order: the first of each class, as even as the classes allow.
+def spread(labels: torch.Tensor, limit: int | None) -> torch.Tensor:
+    """At most `limit` rows (None: all), in their order: the first of each class, as even as the classes allow.
 
     >>> spread(torch.tensor([5, 5, 5, 7, 7]), 3)
     tensor([0, 1, 3])

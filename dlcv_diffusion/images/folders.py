@@ -9,10 +9,7 @@ from pathlib import Path
 from ..errors import check
 from ..reading import reading
 
-PICTURE_SUFFIXES = (
-    *(".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
-    *(".ppm", ".pgm", ".pbm", ".pnm"),
-)
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 LITTER = ("__macosx", "@eadir", "thumbs.db", "desktop.ini")
 """What macOS's zips, network drives and Windows leave behind; ignored as hidden files and folders are."""
 
@@ -60,13 +57,8 @@ def picture_names(source: str | Path, under: str = "", advice: str = SOURCE) -> 
             check(os.path.isfile(source), f"'{source}' is neither a file nor a folder; {advice}")
             with zipfile.ZipFile(source) as archive:
                 names = {entry.filename for entry in archive.infolist() if not entry.is_dir()}
-    pictures = sorted(
-        name
-        for name in names
-        if name.lower().endswith(PICTURE_SUFFIXES)
-        and name.startswith(under)
-        and not any(is_litter(part) for part in name.split("/"))
-    )
+    pictures = [name for name in sorted(names) if name.startswith(under) and name.lower().endswith(PICTURE_SUFFIXES)]
+    pictures = [name for name in pictures if not any(map(is_litter, name.split("/")))]
     where = f"'{source}'" + (f" under '{under}'" if under else "")
     check(pictures, f"no pictures in {where} ({', '.join(PICTURE_SUFFIXES)}); {advice}")
     return pictures
@@ -74,18 +66,18 @@ def picture_names(source: str | Path, under: str = "", advice: str = SOURCE) -> 
 
 def _files_below(root: str | Path, advice: str) -> list[str]:
     """Names of all files below a folder, through links too; a folder inside itself is entered once."""
-    found, folders = [], [(os.fspath(root), frozenset())]
+    found, folders = [], [((), ())]
     while folders:
-        folder, above = folders.pop()
-        status = os.stat(folder)
-        above |= {(status.st_dev, status.st_ino)}
+        below, above = folders.pop()
+        folder = os.path.join(root, *below)
+        if (real := os.path.realpath(folder)) in above:
+            continue
         for name in names_in(folder, advice):
-            path = os.path.join(folder, name)
-            status = os.stat(path)
-            if stat.S_ISREG(status.st_mode):
-                found.append(Path(path).relative_to(root).as_posix())
-            elif stat.S_ISDIR(status.st_mode) and (status.st_dev, status.st_ino) not in above:
-                folders.append((path, above))
+            mode = os.stat(os.path.join(folder, name)).st_mode
+            if stat.S_ISDIR(mode):
+                folders.append(((*below, name), (*above, real)))
+            elif stat.S_ISREG(mode):
+                found.append("/".join((*below, name)))
     return found
 
 

@@ -67,15 +67,6 @@ def _in_8_bits(image: Image.Image, kind: str | None) -> Image.Image | None:
     return None if image.mode[0] in "IF" else image
 
 
-def read_rgb(file: str | Path | BinaryIO, advice: str, name: str | Path | None = None) -> np.ndarray:
-    """The pixels of `open_picture` as (H, W, 3) uint8; it raises as that does.
-
-    >>> read_rgb("hw2_data/digits/svhn/data/00000.png", "replace it").shape   # doctest: +SKIP
-    (28, 28, 3)
-    """
-    return np.asarray(open_picture(file, advice, name))
-
-
 def fit_square(picture: Image.Image, size: int) -> np.ndarray:
     """The middle square of a picture, resized (Lanczos, antialiased), as (C, size, size) uint8.
 
@@ -97,7 +88,7 @@ def read_digits(source: str | Path, names: Sequence[str]) -> Tensor:
     """
     images = torch.empty((len(names), 3, 28, 28), dtype=torch.uint8)
     for row, content in enumerate(read_pictures(source, names, REPLACE)):
-        rgb = read_rgb(io.BytesIO(content), REPLACE, f"{source}/{names[row]}")
+        rgb = np.asarray(open_picture(io.BytesIO(content), REPLACE, f"{source}/{names[row]}"))
         height, width, _ = rgb.shape
         square = height == width and width in SIDES
         check(square, f"'{source}/{names[row]}' is {width}×{height}; a digit must be 28×28, or 32×32 as SVHN's are")

@@ -172,13 +172,10 @@ def test_pandas_own_lists_are_read(tmp_path):
         ("image_name,label\n臉.png,7\n".encode("big5"), "is not a CSV file in UTF-8"),
         ("image_name,label\n".encode("utf-16"), "is not a CSV file in UTF-8"),
         (b"image_name,label\n" + b"x" * 200_000 + b",7\n", "is not a CSV file in UTF-8"),
-        (b"image_name,label\na\0.png,7\n", None),
     ],
 )
 def test_what_is_wrong_with_a_list_is_said_by_its_line(tmp_path, content, sentence):
     (tmp_path / "train.csv").write_bytes(content)
-    if sentence is None:
-        return read_list(tmp_path / "train.csv")
     with pytest.raises(UserError, match=re.escape(sentence)) as caught:
         read_list(tmp_path / "train.csv")
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
