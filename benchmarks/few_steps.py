@@ -21,10 +21,11 @@ from torch import Tensor, nn
 from dlcv_diffusion import UserError, seeded_noise
 from dlcv_diffusion.denoiser import load_denoiser
 from dlcv_diffusion.digits.course import HALVES
-from dlcv_diffusion.digits.evaluation import HalfAccuracy, judge_accuracy
+from dlcv_diffusion.digits.evaluation import judge_accuracy
 from dlcv_diffusion.digits.figures import half_name
 from dlcv_diffusion.digits.judge import JUDGE, load_judge
 from dlcv_diffusion.digits.sampling import SamplingConfig, sample_digits
+from dlcv_diffusion.evaluation.accuracy import Accuracy
 from dlcv_diffusion.images.pixels import to_uint8
 
 AIM, MOST_STEPS = 15, 20  # "at least 15 times faster in at most 20 steps"
@@ -113,7 +114,7 @@ def measure(page: Page, weights: str, steps: Sequence[int], batch: int, repeats:
     page.add("\n".join(verdict(name, faster[name], read[name], read[reports_name], halves) for name in few))
 
 
-def standard_error(half: HalfAccuracy) -> float:
+def standard_error(half: Accuracy) -> float:
     """√(p (1 − p) / n), with p no nearer to 1 than half an image allows."""
     p = min(half.accuracy, 1 - 0.5 / half.count)
     return math.sqrt(p * (1 - p) / half.count)
@@ -122,8 +123,8 @@ def standard_error(half: HalfAccuracy) -> float:
 def verdict(
     name: str,
     faster: float,
-    ours: Mapping[str, HalfAccuracy],
-    report: Mapping[str, HalfAccuracy],
+    ours: Mapping[str, Accuracy],
+    report: Mapping[str, Accuracy],
     halves: Mapping[str, str],
 ) -> str:
     """One sentence: how much faster, and whether each half's accuracy is the report's, as far as chance lets us say."""

@@ -34,6 +34,7 @@ from dlcv_diffusion.faces.figures import ETAS
 from dlcv_diffusion.images.arrays import ImageArrays
 from dlcv_diffusion.images.pixels import to_uint8
 from dlcv_diffusion.models import UNet, read_model
+from dlcv_diffusion.models.loading import own_denoiser
 from dlcv_diffusion.training import train
 
 CLASSES, W = 20, 2.0
@@ -65,6 +66,10 @@ class Network:
 
     def copy(self) -> nn.Module:
         return copy.deepcopy(self.model).eval()
+
+    def denoiser(self, device: torch.device) -> Denoiser:
+        """As `load_denoiser` would give it."""
+        return own_denoiser(prepare(self.copy(), device, channels_last=True), {})
 
 
 # --- sampling ---------------------------------------------------------------------------------------------------------
@@ -222,7 +227,9 @@ def report_files(network: Network, device: torch.device, count: int, folder: Pat
     labels = hw2_labels(count)
     x_T = seeded_noise((len(labels), 3, 28, 28), range(len(labels)), device)
     generator = torch.Generator(device).manual_seed(0)
-    steps = report_loop(model, x_T, torch.tensor(labels, device=device), model.schedule, generator, w=W)
+    steps = report_loop(
+        model, x_T, torch.tensor(labels, device=device), NoiseSchedule.linear(model.timesteps), generator, w=W
+    )
     for index, image in enumerate(to_uint8(deque(steps, maxlen=1).pop()).cpu()):
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{labels[index]}_{index % count + 1:03d}.png")
 
@@ -235,10 +242,10 @@ def files(page: Page, networks: list[Network], device: torch.device, sizes: Size
         jobs: dict[str, Callable[[Path], object]] = {
             f"the report's loop, {T} steps": lambda folder, n=network: report_files(n, device, sizes.files, folder),
             f"ours, {T} DDPM steps": lambda folder, n=network: write_hw2_digits(
-                folder, n.copy(), REPORT, count=sizes.files, device=device
+                folder, n.denoiser(device), REPORT, count=sizes.files
             ),
             "ours, as `dlcv sample digits`": lambda folder, n=network: write_hw2_digits(
-                folder, n.copy(), count=sizes.files, device=device
+                folder, n.denoiser(device), count=sizes.files
             ),
         }
         seconds = {}

@@ -1,8 +1,7 @@
 """Everything we sample from is a denoiser, `denoise(x, t) -> eps`; a `Denoiser` is a network that knows what it is.
 
-A network gives ε, v or x0. All three say the same of x_t = √ᾱ_t x0 + √(1 − ᾱ_t) ε, since x_t is known; they differ in
-where a network's errors do harm. An error in ε is multiplied by √((1 − ᾱ_t)/ᾱ_t) in x̂0, which is 157 at the first of
-the DDPM paper's thousand steps; the velocity v of Salimans and Ho (arXiv 2202.00512, sec. 4) keeps it below 1:
+A network gives ε, v or x0: x_t is known, so that each follows from the others, but an error in ε is multiplied by
+√((1 − ᾱ_t)/ᾱ_t) in x̂0 (by up to 157 in the DDPM paper), and one in v (arXiv 2202.00512, sec. 4) by less than 1:
 
     v = √ᾱ_t ε − √(1 − ᾱ_t) x0,     x̂0 = √ᾱ_t x_t − √(1 − ᾱ_t) v,     ε = √(1 − ᾱ_t) x_t + √ᾱ_t v
 """

@@ -24,11 +24,11 @@ def guided(
 
     - denoiser: a `Denoiser` that takes a condition, or any `denoise(x, t, condition) -> eps`, which needs `null`.
     - condition: one for each image: labels (B,), whole numbers from 0 to ∅, or embeddings (B, …).
-    - w: guidance weight. w = 0 is the plain conditional model, in one forward pass of B. The other convention,
-      u + s (c − u) with the `guidance_scale` s of Stable Diffusion, is s = 1 + w: see `guidance_weight`.
+    - w: guidance weight; 0 is the conditional model alone, one forward pass of B. Stable Diffusion's
+      `guidance_scale` is 1 + w: see `guidance_weight`.
     - null: ∅, a class number or an embedding (…), by default the denoiser's own; or one for each image (B, …).
-    - interval: (lo, hi), timesteps both included, outside of which guidance is switched off and one forward pass of B
-      is enough (Kynkäänniemi et al., arXiv 2404.07724). From noise levels: `schedule.interval(sigma_lo, sigma_hi)`.
+    - interval: (lo, hi), timesteps, outside of which there is no guidance (Kynkäänniemi et al., arXiv 2404.07724); from
+      noise levels: `schedule.interval(sigma_lo, sigma_hi)`.
 
     Raises `UserError` for a denoiser without ∅, a condition that does not fit it, or an interval that runs backwards.
 
@@ -117,9 +117,7 @@ def labels(given: Sequence[int] | Tensor, null: int) -> Tensor:
 def drop_labels(labels: Tensor, p: float, null: int, generator: torch.Generator) -> Tensor:
     """Replace each label by the null class ∅ with probability p, each on its own (Ho, Salimans, algorithm 1).
 
-    - labels: (B,) int64; null: the number of the null class.
-    - generator: where the chance comes from; it may live on the CPU while labels live on a GPU.
-    - Returns a new (B,) int64 tensor on the device of labels.
+    labels: (B,) int64, null: the number of ∅; returns (B,) int64 on their device, the generator may be on the CPU.
 
     Raises `UserError` for p outside [0, 1].
 

@@ -1,9 +1,8 @@
 """Between two noises, or four: along the straight line (lerp), or along the sphere on which noise lives (slerp).
 
-A vector x of D independent N(0, 1) numbers has a length near √D, for D = 4,096 within one or two per cent: almost all
-noise lies on a thin shell. The straight line between two such vectors, which are nearly at right angles, cuts through
-the inside: its middle has length √(D/2), and a denoiser was never shown such weak noise. The great circle stays on
-the shell.
+A vector of D independent N(0, 1) numbers has a length near √D: almost all noise lies on a thin shell. Two of them are
+nearly at right angles, so the middle of the straight line between them has length √(D/2), and a denoiser was never
+shown such weak noise. The great circle stays on the shell.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,11 +19,10 @@ Alpha = float | Sequence[float] | Tensor
 
 
 def lerp(a: Tensor, b: Tensor, alpha: Alpha) -> Tensor:
-    """(1 − α) a + α b: the straight line from a (α = 0) to b (α = 1), computed in float64.
+    """(1 − α) a + α b: the straight line from a (α = 0) to b (α = 1), computed in float64; (B, …), like a.
 
     - a, b: (B, …), sample by sample; of length 1 in the first dimension, one sample stands for all.
-    - alpha: one number, or B of them. Beyond [0, 1] the line is followed further, which is allowed: an extrapolation.
-    - Returns (B, …), of the dtype of a and on its device.
+    - alpha: one number, or B of them; beyond [0, 1] it extrapolates.
 
     Raises `UserError` for shapes that do not go together, and for numbers that are not finite.
 
@@ -39,16 +37,12 @@ def lerp(a: Tensor, b: Tensor, alpha: Alpha) -> Tensor:
 def slerp(a: Tensor, b: Tensor, alpha: Alpha) -> Tensor:
     """sin((1 − α) θ) / sin θ · a + sin(α θ) / sin θ · b: the great circle from a to b (Shoemake 1985, eq. 4).
 
-    θ is the angle between the two, each sample taken for one long vector; computed in float64. Where the lengths of a
-    and b differ, they are blended with the same weights, so that α = 0 is a and α = 1 is b in any case.
+    θ is the angle between the two, each sample one long vector; computed in float64. α = 0 is a and α = 1 is b also
+    where their lengths differ; for parallel vectors (θ = 0) it is `lerp`, its limit.
 
-    - a, b: (B, …), sample by sample; of length 1 in the first dimension, one sample stands for all. The first dimension
-      is never part of a sample: of a single image (C, H, W) give x[None], or its channels would be turned one by one.
-    - alpha: one number, or B of them. Beyond [0, 1] the same circle is followed further: an extrapolation, allowed.
-    - Returns (B, …), of the dtype of a and on its device. For parallel vectors (θ = 0) it is `lerp`, its limit.
+    - a, b, alpha, and what is returned: as for `lerp`. A single image (C, H, W) is given as x[None].
 
-    Raises `UserError` for shapes that do not go together, numbers that are not finite, a zero vector, which has no
-    direction, and vectors in opposite directions, between which no arc is the shortest.
+    Raises `UserError` as `lerp` does, for a zero vector, and for vectors in opposite directions.
 
     >>> slerp(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), 0.5)
     tensor([[0.7071, 0.7071]])
@@ -69,11 +63,10 @@ def slerp(a: Tensor, b: Tensor, alpha: Alpha) -> Tensor:
 
 
 def angle(a: Tensor, b: Tensor) -> Tensor:
-    """θ, (B,) float64 in [0, π]: the angle between a and b, (B, …), each sample taken for one long vector.
+    """θ, (B,) float64 in [0, π]: the angle between a and b, (B, …), each sample one long vector.
 
-    θ = 2 atan2(|u − v|, |u + v|) of the unit vectors u and v, which stays exact near 0 and π, where acos(u·v) loses
-    half of its digits. Raises `UserError` for a zero vector, which has no direction, and for what is no pair of
-    batches of one shape.
+    θ = 2 atan2(|u − v|, |u + v|) of the unit vectors u and v, exact near 0 and π too, where acos(u·v) is not.
+    Raises `UserError` for a zero vector, and for what is no pair of batches of one shape.
 
     >>> angle(torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 3.0]])).item() == torch.pi / 2
     True
@@ -96,13 +89,11 @@ def corner_grid(
     columns: int = 5,
     between: Callable[[Tensor, Tensor, Alpha], Tensor] = slerp,
 ) -> Tensor:
-    """A grid of noises between four: down its left and right edges first, then across every row.
+    """A grid of noises between four, (rows, columns, …): down its left and right edges first, then across every row.
 
-    - corners: (4, …), top left, top right, bottom left, bottom right; they come back in the corners.
-    - rows, columns: of the grid, at least 2. between: `slerp` or `lerp`.
-    - Returns (rows, columns, …).
+    - corners: (4, …), top left, top right, bottom left, bottom right; rows, columns: at least 2.
 
-    Raises `UserError` for another number of corners, a smaller grid, or as `between` does.
+    Raises `UserError` for other corners, a smaller grid, or as `between` (`slerp` or `lerp`) does.
 
     >>> corner_grid(torch.randn(4, 1, 8, 8), rows=3, columns=5).shape
     torch.Size([3, 5, 1, 8, 8])
@@ -142,7 +133,7 @@ def _checked(a: Tensor, b: Tensor, alpha: Alpha) -> tuple[Tensor, Tensor, Tensor
 def _check_batches(*batches: Tensor) -> None:
     for x in batches:
         check(
-            isinstance(x, Tensor) and x.is_floating_point() and x.ndim >= 2,
+            isinstance(x, Tensor) and x.is_floating_point() and x.ndim >= 2 and x.numel(),
             "vectors to go between come in batches (B, …) of floating-point numbers, not "
             f"{f'{x.dtype} {tuple(x.shape)}' if isinstance(x, Tensor) else type(x).__name__}; x[None] makes a batch "
             "of one",

@@ -1,13 +1,11 @@
 """DDIM backwards: from a picture to the noise that it would have been drawn from.
 
-At η = 0 a DDIM step is a function, x_{t_prev} = f(x_t, ε_θ(x_t, t)), and between the timesteps of a sampler it can be
-walked upwards as well (DDIM, arXiv 2010.02502, sec. 4.3). Solved for x_t, eq. 12 reads
+At η = 0 DDIM's path can be walked upwards as well (arXiv 2010.02502, sec. 4.3). Solved for x_t, eq. 12 reads
 
     x_t = √(ᾱ_t / ᾱ_{t_prev}) x_{t_prev}  +  (√(1 − ᾱ_t) − √(ᾱ_t / ᾱ_{t_prev}) √(1 − ᾱ_{t_prev})) ε_θ(x_t, t)
 
-with the x_t that is looked for on both sides. The usual answer takes ε_θ(x_{t_prev}, t), since neighbours differ
-little; `refine` puts the x_t so found in again, a fixed-point iteration (Pan et al., arXiv 2309.04907), until the
-sampler, started from the result, returns to the picture.
+with x_t on both sides. The usual answer takes ε_θ(x_{t_prev}, t); `refine` puts the x_t so found in again, a
+fixed-point iteration (Pan et al., arXiv 2309.04907).
 """
 
 import math
@@ -29,10 +27,9 @@ def ddim_inversion(
     spacing: str = "trailing",
     refine: int = 0,
 ) -> Iterator[Step]:
-    """Walk DDIM's path upwards (eq. 12 at η = 0, solved for x_t): the generator's last `x` is the noise of the picture.
+    """Walk DDIM's path upwards (eq. 12 at η = 0, solved for x_t); the last step's `x` is the picture's noise x_T.
 
-    `ddim(denoise, x_T, steps=steps, spacing=spacing)` from there comes back to the picture, the nearer the more steps
-    and the more refinement.
+    `ddim` from there with the same steps comes back to the picture, the nearer the more steps and refinement.
 
     - denoise: `denoise(x, t) -> eps`; x0: pictures (B, C, H, W) in [−1, 1], on the device to work on.
     - schedule, steps, spacing: the sampler's, whose timesteps are visited in ascending order.

@@ -1,9 +1,7 @@
 """Noise that belongs to its image: image i depends on seed i alone.
 
-Every image has a random generator of its own, on the CPU, so that neither the batch size, nor the order of
-the batch, nor the device changes a picture. (One generator for the whole batch, which is what
-`torch.randn(shape)` after `torch.manual_seed` amounts to, gives seed 7 another picture in a batch of ten
-than alone.)
+Every image has a random generator of its own, on the CPU, so that neither the batch's size or order nor the device
+changes a picture. With one generator for the whole batch, seed 7 would give another picture in a batch than alone.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,13 +14,9 @@ from .errors import check
 
 
 def seeded_noise(shape: Sequence[int], seeds: Iterable[int], device: str | torch.device = "cpu") -> Tensor:
-    """Return x_T ~ N(0, I): one image for each seed, drawn on the CPU and moved.
+    """x_T ~ N(0, I), float32 of `shape` on `device`: image i is `torch.randn` of seeds[i], drawn on the CPU and moved.
 
-    Image i is `torch.randn(shape[1:], generator=torch.Generator().manual_seed(seeds[i]))`.
-
-    - shape: (B, C, H, W), or any shape whose first number is the count of seeds.
-    - seeds: B integers in [0, 2³²), which is what PyTorch's CPU generator (a Mersenne twister) tells apart.
-    - Returns float32 of that shape, on `device`.
+    - shape: (B, C, H, W), or (B, …); seeds: B integers in [0, 2³²).
 
     Raises `UserError` for a count of seeds other than B, or a seed out of range.
 
@@ -37,10 +31,8 @@ def seeded_noise(shape: Sequence[int], seeds: Iterable[int], device: str | torch
 class NoiseStream:
     """Fresh noise z ~ N(0, I) for every step of a stochastic sampler, image i from seed i alone.
 
-    Calling the stream with x_t, (B, C, H, W), returns the next z of that shape, dtype and device. The
-    streams of the steps are independent of the x_T that `seeded_noise` draws from the same seeds: each is
-    seeded with a hash of its seed (numpy's `SeedSequence`). A stream goes on where it stopped; make a new
-    one to begin again.
+    Called with x_t, (B, C, H, W), it gives the next z, like x_t. It is independent of the x_T that `seeded_noise` draws
+    from the same seeds (its own are hashes of them, by numpy's `SeedSequence`). Make a new one to begin again.
 
     Raises `UserError` for a seed out of range or, when called, for a batch of another size.
 

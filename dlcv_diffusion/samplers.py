@@ -1,17 +1,14 @@
 """From noise to an image: DDPM, DDIM and DPM-Solver++ as generators that yield every step.
 
-A sampler asks a denoiser, `denoise(x, t) -> eps`, at a list of descending timesteps, and knows nothing else: no model,
-no label, no progress bar. The schedule is the denoiser's own, unless another is given. What happens between two calls
-is a weighted sum, whose weights are computed in float64 from ᾱ. The last timestep is followed by the image itself,
-where ᾱ = 1.
+A sampler asks a denoiser, `denoise(x, t) -> eps`, at descending timesteps, and knows no model, no label, no progress
+bar. The schedule is the denoiser's own, unless another is given. The weights of each step are computed in float64.
 
     for step in ddim(denoise, x_T, steps=50):
         ...                               # step.t, step.x, step.x0, step.eps
     image = step.x
 
-The model runs in eval mode and without gradients, and between two steps the caller finds both as they were, also after
-an exception. The model is found when the denoiser is an `nn.Module`, as a `Denoiser` is, or has it as its attribute
-`model`, as `guided(…)` does; a lambda hides it, so call `model.eval()` yourself before you wrap a model in one.
+The model, which is the denoiser or its attribute `model`, runs in eval mode and without gradients; between two steps
+the caller finds both as they were. A lambda hides its model: call `model.eval()` yourself before you wrap one.
 """
 
 import math
@@ -36,11 +33,10 @@ class Step(NamedTuple):
     """One step of a sampler, from x_t to x_{t_prev}, where t_prev is the next timestep that it visits.
 
     - t: the timestep at which the network was asked, 0-based.
-    - x: (B, C, H, W), the image *after* the step, x_{t_prev}; at the last step, the finished image.
-    - x0: (B, C, H, W), the image that the network sees in x_t: x̂0, clipped if clipping was asked for.
-    - eps: (B, C, H, W), the noise that the network sees in x_t.
+    - x: (B, C, H, W), the image *after* the step, x_{t_prev}; the finished image at the last step.
+    - x0, eps: (B, C, H, W), what the network sees in x_t: x̂0, clipped if that was asked for, and ε.
 
-    The sampler goes on with the very x that it yields: clone it before you change it in place.
+    The sampler goes on with the x that it yields: clone it before you change it in place.
     """
 
     t: int
@@ -69,11 +65,11 @@ def ddpm(
 
     - denoise: `denoise(x, t) -> eps`; x: x_T, (B, C, H, W) from N(0, I), on the device to work on.
     - schedule: the denoiser's own by default.
-    - steps: how many timesteps, chosen by `schedule.timesteps(steps, spacing)`; or the timesteps themselves,
-      descending. All T by default. With fewer, α_t = ᾱ_t / ᾱ_{t_prev}.
+    - steps: how many of `schedule.timesteps(steps, spacing)`, or the timesteps themselves, descending; all T by
+      default. With fewer, α_t = ᾱ_t / ᾱ_{t_prev}.
     - spacing: "trailing" begins at T − 1, the timestep whose noise x_T is; "uniform" is the DDIM paper's.
-    - variance: `"beta"`, σ_t² = β_t, or `"posterior"`, σ_t² = β̃_t = (1 − ᾱ_{t−1}) / (1 − ᾱ_t) β_t.
-    - clip_x0: x̂0 is clamped to [−clip_x0, clip_x0]; None: as is.
+    - variance: "beta", σ_t² = β_t, or "posterior", σ_t² = β̃_t = (1 − ᾱ_{t−1}) / (1 − ᾱ_t) β_t.
+    - clip_x0: x̂0 is clamped to ±clip_x0; None: as is.
     - seeds: one for each image, so that image i depends on seed i alone. Or `noise`: noise(x_t) gives z.
 
     Raises `UserError` for timesteps off the schedule, an unknown option, or when nothing gives the noise.
@@ -166,14 +162,13 @@ def dpm_solver(
 
         D = x̂0 + h/(2h') (x̂0 − x̂0'),        x_{t_prev} = σ_{t_prev}/σ_t x_t − α_{t_prev} (e^{−h} − 1) D
 
-    The first step has nothing before it and takes D = x̂0, which makes it a DDIM step. So does the last one.
+    The first step and the last take D = x̂0, which makes them DDIM steps.
 
     - denoise, x, schedule, steps, spacing, clip_x0: as in `ddpm`.
     - final_alpha: `"one"`, the last step goes to the clean image, where h = ∞ and x = x̂0; `"first"`, to ᾱ_0.
 
-    In diffusers' `DPMSolverMultistepScheduler` this is algorithm_type "dpmsolver++", solver_order 2, solver_type
-    "midpoint", and final_sigmas_type "zero" for `"one"`, "sigma_min" for `"first"`; the latter takes a second-order
-    last step from 15 steps on, which is a little less exact, and a first-order one, as here, below.
+    In diffusers: `DPMSolverMultistepScheduler`, "dpmsolver++", order 2, "midpoint", final_sigmas_type "zero" for "one"
+    and, below 15 steps, "sigma_min" for "first"; from 15 steps on its last step would be of second order.
 
     Raises `UserError` as `ddpm` does.
 

@@ -28,17 +28,12 @@ MOST_TIMESTEPS = 1_000_000
 class NoiseSchedule:
     """β_1 … β_T and what follows from them, computed in float64 and handed out in float32 on the device of x.
 
-    Make one with `linear`, `cosine`, `scaled_linear` or from any list of betas; `config` is plain JSON that
-    `from_config` turns into the same schedule, to be saved beside the weights that were trained with it.
+    Make one with `linear`, `cosine`, `scaled_linear` or from betas; `config` is plain JSON, from which `from_config`
+    makes the same schedule again.
 
-    Why ᾱ_T is not zero with 350 linear steps, and what that does. ᾱ_T ≈ exp(−Σ β_t) and Σ β_t = T · (1e-4 +
-    2e-2)/2, which is 10 at T = 1000 (ᾱ_T = 4e-5) but only 3.5 at T = 350: ᾱ_T = 0.03, so the last training
-    image still holds √ᾱ_T = 17 % of its picture. In training the network never sees pure noise at t = T − 1,
-    and it learns to read the mean colour and brightness out of that remnant. Sampling starts from pure
-    noise, N(0, I), whose mean is near zero: the network takes it for a picture of medium brightness, and
-    very dark or very bright images become rare. This is the signal leak of "Common Diffusion Noise Schedules
-    and Sample Steps are Flawed" (Lin et al., arXiv 2305.08891). The cosine schedule, or more steps with the
-    same betas, has none of it worth the name.
+    A short linear schedule does not end in pure noise: ᾱ_T ≈ exp(−Σ β_t) is 4e-5 at T = 1000, but 0.03 at T = 350,
+    where the last training image still holds √ᾱ_T = 17 % of its picture. A network learns to read the mean colour out
+    of that; what is sampled from N(0, I) then comes out half bright (the signal leak of arXiv 2305.08891).
 
     >>> schedule = NoiseSchedule.linear(350)
     >>> round(schedule.alphas_bar[-1].item(), 3)
@@ -81,19 +76,18 @@ class NoiseSchedule:
 
     @classmethod
     def scaled_linear(cls, T: int = 1000, beta_1: float = 8.5e-4, beta_T: float = 1.2e-2) -> "NoiseSchedule":
-        """√β_t from √β_1 to √β_T in equal steps: Stable Diffusion's (Rombach et al., arXiv 2112.10752).
+        """√β_t from √β_1 to √β_T in equal steps: Stable Diffusion's (arXiv 2112.10752).
 
         >>> [round(beta, 6) for beta in NoiseSchedule.scaled_linear().betas[[0, -1]].tolist()]
         [0.00085, 0.012]
         """
+        check(beta_1 >= 0 and beta_T >= 0, f"beta_1 and beta_T are {beta_1} and {beta_T}; betas lie between 0 and 1")
         betas = torch.linspace(beta_1**0.5, beta_T**0.5, _count(T), dtype=torch.float64) ** 2
         return cls(betas, {"schedule": "scaled_linear", "T": T, "beta_1": beta_1, "beta_T": beta_T})
 
     @classmethod
     def cosine(cls, T: int = 1000, s: float = 0.008) -> "NoiseSchedule":
-        """ᾱ_t = f(t) / f(0), f(t) = cos²((t/T + s)/(1 + s) · π/2) (Nichol, Dhariwal, 2102.09672, eq. 17).
-
-        β_t is at most 0.999, as there, which keeps ᾱ_T above zero.
+        """ᾱ_t = f(t) / f(0), f(t) = cos²((t/T + s)/(1 + s) · π/2), β_t ≤ 0.999 (arXiv 2102.09672, eq. 17).
 
         >>> round(NoiseSchedule.cosine(1000).alphas_bar[499].item(), 3)
         0.494
@@ -140,11 +134,10 @@ class NoiseSchedule:
     # --- between x0, eps and x_t ----------------------------------------------------------------------------
 
     def add_noise(self, x0: Tensor, eps: Tensor, t: Tensor | int) -> Tensor:
-        """x_t = √ᾱ_t x0 + √(1 − ᾱ_t) ε (DDPM, eq. 4): any timestep in one go.
+        """x_t = √ᾱ_t x0 + √(1 − ᾱ_t) ε (DDPM, eq. 4), like x0.
 
-        - x0, eps: (B, …); x0 in [−1, 1], eps ~ N(0, I).
-        - t: (B,) int64 on the device of x0, or one int for all; 0-based.
-        - Returns x_t, (B, …), of the dtype of x0.
+        x0, eps: (B, …), x0 in [−1, 1], eps ~ N(0, I); t: (B,) int64 on their device, or one int for all, 0-based.
+        Raises `UserError` for shapes that differ, and for a t outside [0, T).
 
         >>> schedule = NoiseSchedule.linear(350)
         >>> x0, eps = torch.zeros(2, 3, 28, 28), torch.ones(2, 3, 28, 28)
@@ -156,7 +149,7 @@ class NoiseSchedule:
         return (signal * x0 + noise * eps).to(x0.dtype)
 
     def predict_x0(self, x: Tensor, eps: Tensor, t: Tensor | int) -> Tensor:
-        """x̂0 = (x_t − √(1 − ᾱ_t) ε) / √ᾱ_t (DDPM, eq. 15): the inverse of `add_noise`, same shapes.
+        """x̂0 = (x_t − √(1 − ᾱ_t) ε) / √ᾱ_t (DDPM, eq. 15); arguments and errors as of `add_noise`.
 
         >>> schedule, x0, eps = NoiseSchedule.linear(350), torch.full((1, 3, 28, 28), 0.5), torch.ones(1, 3, 28, 28)
         >>> round(schedule.predict_x0(schedule.add_noise(x0, eps, 140), eps, 140).mean().item(), 3)
@@ -167,7 +160,7 @@ class NoiseSchedule:
         return ((x - noise * eps) / signal).to(x.dtype)
 
     def predict_eps(self, x: Tensor, x0: Tensor, t: Tensor | int) -> Tensor:
-        """ε = (x_t − √ᾱ_t x0) / √(1 − ᾱ_t): the noise that leads from x0 to x_t, same shapes.
+        """ε = (x_t − √ᾱ_t x0) / √(1 − ᾱ_t); arguments and errors as of `add_noise`.
 
         >>> schedule, x0, eps = NoiseSchedule.linear(350), torch.full((1, 3, 28, 28), 0.5), torch.ones(1, 3, 28, 28)
         >>> round(schedule.predict_eps(schedule.add_noise(x0, eps, 140), x0, 140).mean().item(), 3)
@@ -178,10 +171,9 @@ class NoiseSchedule:
         return ((x - signal * x0) / noise).to(x.dtype)
 
     def signal_and_noise(self, t: Tensor | int, x: Tensor) -> tuple[Tensor, Tensor]:
-        """√ᾱ_t and √(1 − ᾱ_t), each (B, 1, …) to multiply x with: on its device, float32 (or x's float64).
+        """√ᾱ_t and √(1 − ᾱ_t), each (B, 1, …) on the device of x, float32 (or x's float64).
 
-        Raises `UserError` for a t outside [0, T) (on a GPU, where looking would cost a wait, torch raises), and for a
-        count of timesteps that is neither one nor that of x.
+        Raises `UserError` for a t outside [0, T) (on a GPU, where looking would make it wait, torch raises), or not B.
         """
         key = (x.device, torch.promote_types(x.dtype, torch.float32))
         if key not in self._tables:
@@ -190,11 +182,12 @@ class NoiseSchedule:
         if not isinstance(t, Tensor):
             t = torch.tensor([t], device=x.device)
         whole = not (t.is_floating_point() or t.is_complex() or t.dtype == torch.bool)
-        check(whole and t.numel() in (1, len(x)), f"{len(x)} images need one whole timestep, or {len(x)} of them")
-        if t.device.type == "cpu" and not (t.min() >= 0 and t.max() < self.T):
-            raise UserError(
-                f"timestep {', '.join(map(str, t.reshape(-1).tolist()))} is not on this schedule; timesteps run from 0 to {self.T - 1}"
-            )
+        count = len(x) if x.ndim else 0
+        check(
+            whole and count and t.numel() in (1, count), f"{count} images need one whole timestep, or {count} of them"
+        )
+        for wrong in t[(t < 0) | (t >= self.T)].tolist() if t.device.type == "cpu" else ():
+            check(False, f"timestep {wrong} is not on this schedule; timesteps run from 0 to {self.T - 1}")
         # index_select refuses a negative index, where indexing would wrap around to T − 1
         signal, noise = self._tables[key].index_select(1, t.reshape(-1)).reshape(2, -1, *[1] * (x.ndim - 1))
         return signal, noise
@@ -204,13 +197,9 @@ class NoiseSchedule:
     def timesteps(self, n: int, spacing: str = "uniform", offset: int = 0) -> list[int]:
         """n timesteps of the T, strictly descending, 0-based.
 
-        - `"uniform"`: ⌊i T/n⌋ for i = n−1 … 0 (DDIM, appendix D.2, "linear"). It ends at t = 0 and begins
-          T/n below T.
-        - `"trailing"`: T − i T/n − 1, rounded: begins at T − 1, the timestep nearest to pure noise (arXiv
-          2305.08891).
-
-        `offset` is added to each: with `"uniform"`, offset = 1 ends at t = 1 rather than 0, as Stable
-        Diffusion does and as works better on the course's faces.
+        - "uniform": ⌊i T/n⌋ for i = n−1 … 0 (DDIM, appendix D.2, "linear"): begins T/n below T, ends at 0.
+        - "trailing": T − i T/n − 1, rounded (arXiv 2305.08891): begins at T − 1, where x_T belongs.
+        - offset: added to each; 1 makes "uniform" end at t = 1, as Stable Diffusion and the course have it.
 
         Raises `UserError` for n outside [1, T], an unknown spacing, or an offset that leaves the schedule.
 
@@ -242,10 +231,9 @@ class NoiseSchedule:
         return timesteps
 
     def interval(self, sigma_lo: float, sigma_hi: float) -> tuple[int, int]:
-        """(lo, hi), the timesteps whose noise level `sigmas` lies in [sigma_lo, sigma_hi], both included.
+        """(lo, hi), the timesteps whose noise level `sigmas` lies in [sigma_lo, sigma_hi]: `interval` of `guided`.
 
-        `guided` takes it as `interval`; papers give it in noise levels, which every schedule reaches at
-        other timesteps. Raises `UserError` when no timestep lies between them.
+        Raises `UserError` when no timestep lies there.
 
         >>> NoiseSchedule.linear(350).interval(0.2, 3.0)
         (35, 281)

@@ -42,9 +42,3 @@ def test_source_without_a_docstring_stays_whole():
 def test_a_method_of_the_library():
     shown = listing(NoiseSchedule.add_noise)
     assert shown.startswith("def add_noise(") and '"""' not in shown and "signal * x0 + noise * eps" in shown
-
-
-def test_the_name_that_it_had_before_still_works():
-    from dlcv_diffusion.source import excerpt
-
-    assert excerpt is listing

@@ -17,7 +17,7 @@ PACKAGES = (
     "torchvision",
     "accelerate",
     "diffusers",
-    "open_clip_torch",
+    "transformers",
     "safetensors",
     "matplotlib",
     "ipywidgets",

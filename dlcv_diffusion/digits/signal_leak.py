@@ -1,8 +1,7 @@
 """Starting where training left off: x_T with the trace of a mean colour that a short schedule leaves in it.
 
-At T = 350 the last training image still holds √ᾱ_T = 17 % of its picture (see `NoiseSchedule`), and the network learns
-to read the mean colour out of it. Pure noise, N(0, I), has a mean near zero, so that everything sampled from it comes
-out half bright. The cure that needs no other training is to start as training did (Everaert et al., arXiv 2309.15842):
+At T = 350 the last training image still holds √ᾱ_T = 17 % of its picture (see `NoiseSchedule`), so that what is sampled
+from N(0, I) comes out half bright. The cure is to start as training did (Everaert et al., arXiv 2309.15842):
 
     x_T = √ᾱ_T c + √(1 − ᾱ_T) ε,   c ~ N(μ, Σ),   ε ~ N(0, I)
 

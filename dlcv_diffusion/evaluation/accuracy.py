@@ -27,9 +27,13 @@ class Accuracy:
 def accuracy_of(read: Tensor, wanted: Tensor, classes: int) -> Accuracy:
     """`Accuracy` from the classes read and the classes asked for, both (N,) int64 from 0 to `classes` − 1.
 
+    Raises `UserError` for other labels, and for none.
+
     >>> accuracy_of(torch.tensor([1, 7, 7]), torch.tensor([1, 1, 7]), classes=10).per_class[1]
     0.5
     """
+    read, wanted = (class_labels(labels, len(wanted), classes) for labels in (read, wanted))
+    check(len(wanted), "there is no label to measure an accuracy of; give at least one image")
     confusion = torch.bincount(classes * wanted + read, minlength=classes**2).view(classes, classes)
     right = confusion.diagonal()
     return Accuracy(

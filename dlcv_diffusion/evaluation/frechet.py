@@ -23,7 +23,7 @@ def frechet_distance(features_a: Tensor, features_b: Tensor) -> float:
     9.0
     """
     shapes = tuple(features_a.shape), tuple(features_b.shape)
-    fit = all(len(shape) == 2 and shape[0] >= 2 and shape[1] == shapes[0][1] for shape in shapes)
+    fit = all(len(shape) == 2 and shape[0] >= 2 and 1 <= shape[1] == shapes[0][1] for shape in shapes)
     check(fit, f"a Fréchet distance needs two sets of at least two features (n, D) and (m, D), not {shapes}")
     a, b = (finite(f.detach().cpu().double(), "the features") for f in (features_a, features_b))
     return gaussian_frechet_distance(a.mean(0), a.T.cov(), b.mean(0), b.T.cov())

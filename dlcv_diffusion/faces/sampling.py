@@ -37,9 +37,8 @@ class FaceSampling(Sampling):
       stretches each face so that its least value is 0 and its greatest 255, which hides a loss of contrast as lerp's.
     - fast: see `Sampling`.
 
-    The defaults are the paper's. `PRESETS["course"]` has the course's conventions as far as they can be told from
-    solutions of its students, since its own code is not public: t from 981 to 1, then to ᾱ_0, x0 clamped, each image
-    stretched as it is saved. Which saving comes nearest to the reference images has not been measured.
+    The defaults are the paper's. `PRESETS["course"]` has the course's conventions, as far as public solutions tell: t
+    from 981 to 1, then to ᾱ_0, x0 clamped, each image stretched as it is saved.
 
     Raises `UserError` for what does not fit.
 

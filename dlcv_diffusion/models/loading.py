@@ -26,8 +26,8 @@ def load(name_or_path: str | Path, *, unet_py: str | Path | None, device: torch.
 
         check(
             unet_py,
-            f"'{path}' holds weights without a network; give its code too, unet_py (--unet-py UNet.py); the report's own "
-            "ContextUnet becomes a .safetensors file by `dlcv convert`",
+            f"'{path}' holds weights without a network; give its code too, unet_py (--unet-py UNet.py); the report's "
+            "own ContextUnet becomes a .safetensors file by `dlcv convert`",
         )
         denoiser = course_unet(unet_py, path)
     else:

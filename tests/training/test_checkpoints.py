@@ -241,7 +241,7 @@ def test_the_report_s_file_converts(tmp_path, how, n_downs, height, width):
     loaded = load_denoiser(tmp_path / "report.safetensors")
     assert loaded.model.config == model.config and state_bytes(loaded.model) == state_bytes(model)
     for denoiser in (loaded, converted):
-        assert torch.equal(prediction(denoiser.model), prediction(model))
+        torch.testing.assert_close(prediction(denoiser.model), prediction(model))  # weights lie in memory otherwise
         assert denoiser.schedule == NoiseSchedule.linear(20) and denoiser.facts["second_half"] == "SVHN"
         assert (denoiser.null, denoiser.shape, denoiser.prediction) == (20, (3, height, width), "eps")
 
