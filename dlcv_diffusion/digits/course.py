@@ -14,7 +14,7 @@ from ..images.folders import PICTURE_SUFFIXES
 from ..images.pictures import read_digits
 from ..reading import reading
 
-HALVES = ("mnistm", "svhn")
+HALF_FOLDERS = ("mnistm", "svhn")
 """Folder names of label // 10."""
 
 SPLITS = {"train": ("train.csv",), "held_out": ("val.csv", "test.csv")}
@@ -34,7 +34,7 @@ def digits_folder(folder: str | Path) -> Path | None:
     >>> digits_folder("no/such/folder") is None
     True
     """
-    lists = [Path(half, name) for half in HALVES for names in SPLITS.values() for name in names]
+    lists = [Path(half, name) for half in HALF_FOLDERS for names in SPLITS.values() for name in names]
     places = (Path(folder) / "digits", Path(folder))
     return next((place for place in places if any(os.path.isfile(place / name) for name in lists)), None)
 
@@ -92,10 +92,10 @@ def hw2_half(folder: str | Path, half: str, split: str = "train", limit: int | N
     ImageArrays(18251 images (3, 28, 28), 10 classes)
     """
     home = Path(folder) / half
-    check(os.path.isdir(home), f"no such folder: '{home}'; the course's digits/ has {' and '.join(HALVES)} in it")
+    check(os.path.isdir(home), f"no such folder: '{home}'; the course's digits/ has {' and '.join(HALF_FOLDERS)} in it")
     lists = [home / name for name in SPLITS[split]]
     listed = read_list(next((path for path in lists if os.path.isfile(path)), lists[0]))
     names, labels = zip(*listed, strict=True)
     rows = spread(torch.tensor(labels), limit)
     images = read_digits(home / "data", [names[row] for row in rows.tolist()])
-    return ImageArrays(images, torch.tensor(labels)[rows] + 10 * HALVES.index(half))
+    return ImageArrays(images, torch.tensor(labels)[rows] + 10 * HALF_FOLDERS.index(half))

@@ -18,7 +18,7 @@ from ..images.arrays import ImageArrays, place_in_class, spread
 from ..images.folders import picture_names
 from ..images.pictures import read_digits, shrink
 from ..reading import reading
-from .course import HALVES, digits_folder, hw2_half
+from .course import HALF_FOLDERS, digits_folder, hw2_half
 from .mnist_m import load_photos, mnist_m
 
 SAMPLE = Path(__file__).parents[1] / "assets" / "digits_sample.webp"
@@ -87,7 +87,7 @@ def load_digits(
     elif name == "street":
         data = rendered(limit or 10_000, split, seed, fonts, photos, processes)
     elif course is not None:
-        data, has_svhn = joined(*(hw2_half(course, half, split, limit) for half in HALVES)), True
+        data, has_svhn = joined(*(hw2_half(course, half, split, limit) for half in HALF_FOLDERS)), True
     else:
         data = local_digits(name, split, photos=photos, seed=seed)
     if svhn and not has_svhn:

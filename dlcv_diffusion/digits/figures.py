@@ -94,7 +94,7 @@ def overview_figure(
 
 
 def half_name(denoiser: Denoiser, half: int) -> str:
-    """What a half is called: "MNIST-M", and "street digits" or "SVHN" after the data the model was trained on.
+    """What a half is called: "MNIST-M"; "street digits" or "SVHN", where the weights tell their data, or "second half".
 
     >>> from dlcv_diffusion import load_denoiser
     >>> half_name(load_denoiser("digits"), 1)

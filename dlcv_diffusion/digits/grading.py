@@ -21,7 +21,7 @@ from ..images.folders import names_in
 from ..images.pixels import to_x0
 from ..reading import reading
 from ..tensors import load_tensors
-from .course import HALVES
+from .course import HALF_FOLDERS
 from .evaluation import table_line
 from .judge import Judge, default_judge
 
@@ -107,10 +107,10 @@ def grade_digits(
     """
     check(os.path.isdir(folder), f"no such folder: '{folder}'; give the one that holds mnistm/ and svhn/")
     lenet = load_course_classifier(mnistm_classifier) if mnistm_classifier is not None else None
-    pictures = {name: read_half(Path(folder) / name, per_digit) for name in HALVES}
+    pictures = {name: read_half(Path(folder) / name, per_digit) for name in HALF_FOLDERS}
     judge = judge or default_judge()
     read = {name: judge.read(images, half)[0] for half, (name, (images, _)) in enumerate(pictures.items())}
-    read_by = dict.fromkeys(HALVES, OUR_JUDGE)
+    read_by = dict.fromkeys(HALF_FOLDERS, OUR_JUDGE)
     if lenet is not None:
         with torch.no_grad():
             read["mnistm"] = lenet(to_x0(pictures["mnistm"][0])).argmax(1)
