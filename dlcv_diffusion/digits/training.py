@@ -57,7 +57,7 @@ def train_digits(
 def write_preview(model: nn.Module, path: str | Path, *, columns: int = 6) -> None:
     """A sheet of all 20 classes, `columns` noises each, at 12 steps and w = 2: how far the training has come.
 
-    Rows of the sheet are digits; the left half of each row is MNIST-M, the right half street digits.
+    Rows of the sheet are digits; the left half of each row is MNIST-M, the right half labels 10-19.
 
     >>> write_preview(network, "sheet.png")   # doctest: +SKIP
     """

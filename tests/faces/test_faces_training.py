@@ -52,7 +52,7 @@ def test_a_run_gives_weights_that_draw(pictures, tmp_path):
     files = ["checkpoint.safetensors", "metrics.csv", "model.safetensors", "samples", "samples/step_000004.png"]
     assert names(tmp_path / "run") == files
     facts = load_denoiser(tmp_path / "run" / "model.safetensors").facts
-    expected = {"name": "faces-tiny", "data": "faces.zip", "images": 11, "image_size": [3, SIZE, SIZE]}
+    expected = {"name": "faces-tiny", "data": "faces.zip", "images": 11, "shape": (3, SIZE, SIZE)}
     assert facts | expected | {"prediction": "v"} == facts
     denoise = load_denoiser(tmp_path / "run" / "model.safetensors", device="cpu")
     assert (denoise.prediction, denoise.shape, denoise.name) == ("v", (3, SIZE, SIZE), "faces-tiny")
