@@ -45,7 +45,7 @@ def train_faces(
     facts = {
         "name": f"faces-{preset}",
         "data": name,  # not the whole path: facts travel with the weights
-        "image_size": list(images.images.shape[1:]),
+        "shape": list(images.images.shape[1:]),
         "prediction": options.get("prediction", recipe.train.prediction),
     }
     return recipe.run(images, out, facts, write_preview, options)

@@ -110,7 +110,8 @@ class Checkpoint:
             old = replace(
                 old, steps=self.config.steps
             )  # nor is this, as long as what is behind would have been the same
-        changed = shorten(differences({**saved.facts, "train": asdict(old)}, self.facts), 300)
+        facts = {"shape" if name == "image_size" else name: fact for name, fact in saved.facts.items()}  # of old runs
+        changed = shorten(differences({**facts, "train": asdict(old)}, self.facts), 300)
         check(not changed, f"{where} was started with other settings ({changed}); use the same to resume")
         check(saved.step <= self.config.steps, f"{where} has done {saved.step} steps, more than {self.config.steps}")
 
