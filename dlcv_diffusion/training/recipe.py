@@ -21,6 +21,7 @@ from .loop import TrainState, train
 class Recipe:
     """A network (`model`, `config`), the timesteps of its linear schedule, and how it is trained.
 
+    >>> from dlcv_diffusion.digits.recipes import DIGITS
     >>> recipe = DIGITS["tiny"]
     >>> model, schedule = recipe.build(seed=0), recipe.schedule()
     """

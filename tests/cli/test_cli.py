@@ -251,7 +251,7 @@ BAD = {
     f"{TRAIN} --device cuda:99": "'cuda:99'",
     f"{TRAIN} --device gpu": "'gpu'",
     f"{TRAIN} --lr nan": "invalid value for '--lr'",
-    f"{TRAIN} --lr -1": "lr is -1.0; it must be a positive number",
+    f"{TRAIN} --lr -1": "lr is -1.0; it should be greater than 0",
     f"{TRAIN} --steps 0": "invalid value for '--steps'",
     f"{TRAIN} --batch-size -4": "invalid value for '--batch-size'",
     f"{TRAIN} --out words.txt": "cannot write",
