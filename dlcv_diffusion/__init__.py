@@ -11,12 +11,16 @@ What is here needs torch and numpy only. Models, data, training and figures are 
 modules.
 """
 
-from .denoiser import Denoiser, load_denoiser
-from .errors import UserError
-from .guidance import drop_labels, guidance_weight, guided
-from .noise import NoiseStream, seeded_noise
-from .samplers import Step, ddim, ddpm, dpm_solver, last
-from .schedule import NoiseSchedule
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .denoiser import Denoiser, load_denoiser
+    from .errors import UserError
+    from .guidance import drop_labels, guidance_weight, guided
+    from .noise import NoiseStream, seeded_noise
+    from .samplers import Step, ddim, ddpm, dpm_solver, last
+    from .schedule import NoiseSchedule
 
 __version__ = "0.1.0"
 
@@ -37,3 +41,12 @@ __all__ = [
     "load_denoiser",
     "seeded_noise",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """What `__all__` names, when it is first asked for: torch takes seconds, and `dlcv --help` does without."""
+    for module in ("errors", "schedule", "noise", "guidance", "samplers", "denoiser") if name in __all__ else ():
+        found = getattr(import_module(f".{module}", __name__), name, None)
+        if found is not None:
+            return globals().setdefault(name, found)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

@@ -1,11 +1,11 @@
 """Where and how to compute, asked for once, at the edge of a program."""
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 
 import torch
 from torch import nn
 
-from .errors import UserError
+from .errors import check
 
 
 def best_device() -> torch.device:
@@ -17,6 +17,29 @@ def best_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def named_device(name: str | torch.device | None = None) -> torch.device:
+    """The device of this name, cpu, cuda, cuda:1, mps or xpu; `best_device()` for None.
+
+    Raises `UserError` for a name of another kind, and for a device that this machine does not have.
+
+    >>> named_device("cpu")
+    device(type='cpu')
+    """
+    mps = int(torch.backends.mps.is_available())
+    counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": mps, "xpu": torch.xpu.device_count()}
+    device = None
+    with suppress(RuntimeError):  # of a name that torch does not know
+        device = torch.device(name or best_device())
+    here = ", ".join(
+        kind if count == 1 else f"{kind}:0 … {kind}:{count - 1}" for kind, count in counts.items() if count
+    )
+    check(
+        device is not None and (device.index or 0) < counts.get(device.type, 0),
+        f"cannot use device '{name}'; this machine has {here}",
+    )
+    return device
 
 
 def has_fast_bf16(device: str | torch.device) -> bool:
@@ -61,27 +84,18 @@ def prepare(
 ) -> nn.Module:
     """The model on its device, laid out and compiled for speed; the numbers stay the same up to float error.
 
-    - device: cpu, cuda, cuda:1, mps (or xpu); `best_device()` by default.
+    - device: a name that `named_device` takes; the best there is by default.
     - channels_last: NHWC weights, which convolutions in bfloat16 want; by default where `has_fast_bf16`.
     - compile: True for `torch.compile(model)`, or the name of one of its modes. Compiling takes from seconds
       to a minute and pays for long runs. Under "reduce-overhead" (CUDA graphs) the next call overwrites the
       last output: go through `guided`, which makes a new one, or clone it.
 
-    Raises `UserError` for a device of another kind, and for one that this machine does not have.
+    Raises `UserError` as `named_device` does.
 
     >>> model = prepare(network)   # doctest: +SKIP
     """
-    choose = f"cannot use device '{device}'; choose cpu, cuda, cuda:1 or mps"
-    try:
-        device = torch.device(device or best_device())
-    except RuntimeError as error:
-        raise UserError(choose) from error
-    if device.type not in ("cpu", "cuda", "mps", "xpu") or (device.type in ("cpu", "mps") and device.index):
-        raise UserError(choose)
-    try:
-        model = model.to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"cannot use device '{device}': {str(error).splitlines()[0]}") from error
+    device = named_device(device)
+    model = model.to(device)
     if has_fast_bf16(device) if channels_last is None else channels_last:
         model = model.to(memory_format=torch.channels_last)
     if compile:

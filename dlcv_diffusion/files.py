@@ -1,7 +1,7 @@
 """Files and folders are written whole or not at all."""
 
-import errno
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -9,15 +9,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
-from .errors import UserError
+from .errors import UserError, check
+
+PARTIAL = re.compile(r"\..*\.[0-9a-f]{12}\.partial(\..*)?|\.partial-\w{8}")  # the names of files and folders half done
 
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is flushed to disk and renamed to `path`, on failure removed.
 
-    A reader, or a process that was killed half-way, sees the old file or the new one and never a part.
-    The parent folder is made if it is missing. What a killed process left is found by `remove_partials`.
+    A reader, or a process that was killed half-way, sees the old file or the new one and never a part. Missing parent
+    folders are made. What a killed process left is found by `remove_partials`.
 
     Raises `UserError` where the folder cannot be made or written, or the disk is full.
 
@@ -25,25 +27,18 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     ...     temporary.write_text("whole")
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{uuid4().hex[:12]}.partial{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch()
-        yield temporary
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise _refusal(path, error) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
-
-
-def remove_partials(folder: str | Path) -> None:
-    """Remove what an `atomic_write` into this folder left behind when its process was killed."""
-    for partial in Path(folder).glob(".*.partial*"):
-        partial.unlink(missing_ok=True)
+    temporary = path.with_name(f".{path.stem[:40]}.{uuid4().hex[:12]}.partial{path.suffix}")
+    with _folders([path.parent], path):
+        try:
+            _check_replaceable(path)
+            temporary.touch()
+            yield temporary
+            with open(temporary, "rb") as written:
+                os.fsync(written.fileno())
+            temporary.replace(path)
+        finally:
+            with suppress(OSError):
+                temporary.unlink()
 
 
 @contextmanager
@@ -61,33 +56,52 @@ def staging_folder(out: str | Path, folders: Sequence[str] = ()) -> Iterator[Pat
     ...     image.save(staging / "mnistm" / "0_001.png")
     """
     out = Path(out)
-    staging = None
-    wanted = [out / name for name in folders] or [out]
-    made = [folder for each in wanted for folder in (each, *each.parents) if not folder.exists()]  # deepest first
-    try:
-        for folder in wanted:
-            folder.mkdir(parents=True, exist_ok=True)
+    with _folders([out / name for name in folders] or [out]):
         staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=out))
-        for name in folders:
-            (staging / name).mkdir(parents=True)
-        yield staging
-        moves = [(file, out / file.relative_to(staging)) for file in sorted(staging.rglob("*")) if file.is_file()]
-        for _, target in moves:  # all that can fail comes before the first move
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if target.is_dir():
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
-        for file, target in moves:
-            file.replace(target)
-    except OSError as error:
-        raise _refusal(error.filename or out, error) from error
-    finally:
-        if staging is not None:
+        try:
+            for name in folders:
+                (staging / name).mkdir(parents=True)
+            yield staging
+            moves = [(file, out / file.relative_to(staging)) for file in sorted(staging.rglob("*")) if file.is_file()]
+            for _, target in moves:  # all that can fail comes before the first move
+                target.parent.mkdir(parents=True, exist_ok=True)
+                _check_replaceable(target)
+            for file, target in moves:
+                file.replace(target)
+        finally:
             shutil.rmtree(staging, ignore_errors=True)
-        for folder in made:
-            with suppress(OSError):  # only an empty folder can be removed
-                folder.rmdir()
 
 
-def _refusal(path: str | Path, error: OSError) -> UserError:
-    reason = error.strerror or str(error)
-    return UserError(f"cannot write '{path}': {reason}; choose a folder you may write to, with free space")
+def remove_partials(folder: str | Path) -> None:
+    """Remove what writing into this folder, or one below it, left behind when its process was killed.
+
+    >>> remove_partials("runs/digits")   # doctest: +SKIP
+    """
+    for path in sorted(Path(folder).rglob(".*partial*")):
+        if PARTIAL.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif PARTIAL.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _folders(folders: Sequence[Path], path: Path | None = None) -> Iterator[None]:
+    """Make the folders, and remove those that are new and empty at the end; an error of the system is a `UserError`."""
+    try:
+        made = [each for folder in folders for each in (folder, *folder.parents) if not each.exists()]  # deepest first
+        try:
+            for folder in folders:
+                folder.mkdir(parents=True, exist_ok=True)
+            yield
+        finally:
+            for folder in made:
+                with suppress(OSError):  # only an empty folder can be removed
+                    folder.rmdir()
+    except OSError as error:
+        what = f"'{path or error.filename or folders[0]}': {error.strerror or error}"
+        raise UserError(f"cannot write {what}; choose a folder you may write to, with free space") from error
+
+
+def _check_replaceable(path: Path) -> None:
+    what = "Is a directory" if path.is_dir() else "Is no file"  # but a device such as /dev/null, or a pipe
+    check(path.is_file() or not path.exists(), f"cannot write '{path}': {what}; give another name, or move it away")

@@ -62,29 +62,21 @@ class Guided:
         self.schedule, self.shape = getattr(model, "schedule", None), getattr(model, "shape", None)
         self.name = getattr(model, "name", "")
         null = getattr(model, "null", None) if null is None else null
-        check(
-            null is not None,
-            "this network does not say what stands for no condition; load it with load_denoiser(…), make it a "
-            "Denoiser(network, schedule, null=…), or, if it takes no condition, sample from it without guided(…)",
-        )
-        check(
-            interval is None or interval[0] <= interval[1],
-            f"guidance interval {interval} runs backwards; give (lo, hi) in timesteps",
-        )
+        wanted = "load it with load_denoiser(…), give null=…, or sample without guided(…) if it takes no condition"
+        check(null is not None, f"this network does not say what stands for no condition; {wanted}")
+        forwards = interval is None or interval[0] <= interval[1]
+        check(forwards, f"guidance interval {interval} runs backwards; give (lo, hi) in timesteps")
         self.condition = labels(condition, null) if isinstance(null, int) else torch.as_tensor(condition)
         shared = not isinstance(null, Tensor) or null.ndim < self.condition.ndim
         self.null = expanded(null, len(self.condition), self.condition.device) if shared else null
-        check(
-            self.null.shape[1:] == self.condition.shape[1:] and len(self.null) in (1, len(self.condition)),
-            f"the condition is {tuple(self.condition.shape)} and ∅ is {tuple(self.null.shape)}; they must be alike",
-        )
+        given, empty = tuple(self.condition.shape), tuple(self.null.shape)
+        alike = given[1:] == empty[1:] and empty[0] in (1, given[0])
+        check(alike, f"the condition is {given} and ∅ is {empty}; they must be alike")
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         """ε̃, (B, C, H, W), for x (B, C, H, W) and t (B,). Raises `UserError` unless B conditions were given."""
-        check(
-            len(x) == len(self.condition),
-            f"{len(self.condition)} labels or embeddings for {len(x)} images; give one for each image",
-        )
+        count = len(self.condition)
+        check(len(x) == count, f"{count} labels or embeddings for {len(x)} images; give one for each image")
         self.condition, self.null = c, null = self.condition.to(x.device), self.null.to(x.device)
         w: float | Tensor = self.w
         if w and self.interval is not None:

@@ -50,11 +50,8 @@ def slerp(a: Tensor, b: Tensor, alpha: Alpha) -> Tensor:
     a64, b64, alphas = _checked(a, b, alpha)
     theta = angle(a64, b64)
     theta = theta.reshape(-1, *[1] * (a.ndim - 1))
-    check(
-        (theta <= torch.pi - OPPOSITE).all(),
-        "slerp: the two vectors point in opposite directions, so that no way around the sphere is the shortest; "
-        "choose another seed for one of them, or use lerp",
-    )
+    shortest = (theta <= torch.pi - OPPOSITE).all()
+    check(shortest, "slerp: two vectors in opposite directions have no shortest arc; choose another seed, or use lerp")
     parallel = theta < PARALLEL
     sine = torch.where(parallel, 1.0, theta.sin())
     weight_a = torch.where(parallel, 1 - alphas, ((1 - alphas) * theta).sin() / sine)
@@ -98,11 +95,8 @@ def corner_grid(
     >>> corner_grid(torch.randn(4, 1, 8, 8), rows=3, columns=5).shape
     torch.Size([3, 5, 1, 8, 8])
     """
-    check(
-        len(corners) == 4 and rows >= 2 and columns >= 2,
-        f"a grid lies between 4 corners (top left, top right, bottom left, bottom right) in at least 2 rows and 2 "
-        f"columns, not {len(corners)} in {rows}×{columns}",
-    )
+    fits = len(corners) == 4 and rows >= 2 and columns >= 2
+    check(fits, f"a grid lies between 4 corners in at least 2×2 places, not between {len(corners)} in {rows}×{columns}")
     top_left, top_right, bottom_left, bottom_right = corners.split(1)
     down, across = torch.linspace(0, 1, rows, dtype=torch.float64), torch.linspace(0, 1, columns, dtype=torch.float64)
     left, right = between(top_left, bottom_left, down), between(top_right, bottom_right, down)
@@ -120,11 +114,9 @@ def _checked(a: Tensor, b: Tensor, alpha: Alpha) -> tuple[Tensor, Tensor, Tensor
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"alpha is {alpha!r}; give a number, or one for each sample") from error
     counts = {len(a), len(b), alphas.numel()} - {1}
-    check(
-        a.shape[1:] == b.shape[1:] and alphas.ndim <= 1 and len(counts) <= 1,
-        f"cannot interpolate between {tuple(a.shape)} and {tuple(b.shape)} with {alphas.numel()} alphas; give two "
-        "batches (B, …) of one shape, and one alpha or B of them",
-    )
+    fit = a.shape[1:] == b.shape[1:] and alphas.ndim <= 1 and len(counts) <= 1
+    given = f"{tuple(a.shape)} and {tuple(b.shape)} with {alphas.numel()} alphas"
+    check(fit, f"cannot interpolate between {given}; give two batches (B, …) of one shape, and one alpha or B of them")
     finite = all(values.isfinite().all() for values in (a, b, alphas))
     check(finite, "cannot interpolate: there are numbers that are not finite (NaN or infinite) in what was given")
     return a.to(place).double(), b.to(place).double(), alphas.reshape(-1, *[1] * (a.ndim - 1))
@@ -132,9 +124,6 @@ def _checked(a: Tensor, b: Tensor, alpha: Alpha) -> tuple[Tensor, Tensor, Tensor
 
 def _check_batches(*batches: Tensor) -> None:
     for x in batches:
-        check(
-            isinstance(x, Tensor) and x.is_floating_point() and x.ndim >= 2 and x.numel(),
-            "vectors to go between come in batches (B, …) of floating-point numbers, not "
-            f"{f'{x.dtype} {tuple(x.shape)}' if isinstance(x, Tensor) else type(x).__name__}; x[None] makes a batch "
-            "of one",
-        )
+        fits = isinstance(x, Tensor) and x.is_floating_point() and x.ndim >= 2 and x.numel()
+        given = f"{x.dtype} {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+        check(fits, f"vectors come in batches (B, …) of floating-point numbers, not {given}; x[None] makes one of one")

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from dlcv_diffusion import UserError
-from dlcv_diffusion.device import autocast, best_device, has_fast_bf16, prepare
+from dlcv_diffusion.device import autocast, best_device, has_fast_bf16, named_device, prepare
 
 
 def net():
@@ -49,14 +49,26 @@ def test_compiling_is_asked_for_by_mode(monkeypatch):
     assert asked == [None, "max-autotune"]
 
 
-@pytest.mark.parametrize("device", ["gpu", "meta", "cpu:3", "cpu:x", "mps:1", "hpu", "cuda:"])
-def test_a_device_of_another_kind_is_told_with_those_to_choose(device):
+@pytest.mark.parametrize(
+    "device", ["gpu", "meta", "cpu:3", "cpu:x", "mps:1", "hpu", "cuda:", "cuda:99", "cuda:" + 40 * "9"]
+)
+def test_a_device_that_is_not_here_is_told_with_those_that_are(device):
     with pytest.raises(UserError) as error:
         prepare(net(), device)
-    assert str(error.value) == f"cannot use device '{device}'; choose cpu, cuda, cuda:1 or mps"
+    assert str(error.value).startswith(f"cannot use device '{device}'; this machine has cpu")
 
 
-@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
-def test_a_device_that_is_not_here_is_told(device):
-    with pytest.raises(UserError, match=device):
-        prepare(net(), device)
+@pytest.mark.parametrize(
+    "gpus, said",
+    [(0, "this machine has cpu"), (1, "this machine has cpu, cuda"), (3, "this machine has cpu, cuda:0 … cuda:2")],
+)
+def test_the_gpus_are_counted(monkeypatch, gpus, said):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(UserError, match=f"{said}$"):
+        named_device(f"cuda:{gpus}")
+    assert all(named_device(f"cuda:{index}").index == index for index in range(gpus))
+
+
+def test_the_best_device_is_the_default():
+    assert named_device() == named_device(None) == best_device()

@@ -55,6 +55,39 @@ def test_what_cannot_be_written_is_told(tmp_path, target):
     assert names(tmp_path) == ["file", "folder"]
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+def test_devices_and_pipes_are_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for name in ("pipe", "link"):
+        with pytest.raises(UserError, match=f"cannot write '.*{name}': Is no file"), atomic_write(tmp_path / name):
+            raise ZeroDivisionError
+        with pytest.raises(UserError, match="Is no file"), staging_folder(tmp_path) as staging:
+            (staging / name).write_text("new")
+    assert names(tmp_path) == ["link", "pipe"] and (tmp_path / "pipe").is_fifo()
+
+
+@pytest.mark.parametrize("parent", [".", "new", "new/deeper"])
+def test_new_parents_are_removed_after_a_failure(tmp_path, parent):
+    with pytest.raises(ZeroDivisionError), atomic_write(tmp_path / parent / "a"):
+        raise ZeroDivisionError
+    with full_disk(100), pytest.raises(UserError, match="too large"), atomic_write(tmp_path / parent / "a") as file:
+        file.write_bytes(bytes(1000))
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["a" * 251 + ".txt", "图" * 83 + ".txt", "a" * 255], ids=["ascii", "utf-8", "no suffix"]
+)
+def test_a_name_may_be_as_long_as_the_system_allows(tmp_path, name):
+    with atomic_write(tmp_path / name) as temporary:
+        temporary.write_text("whole")
+    assert names(tmp_path) == [name]
+    with pytest.raises(UserError, match="cannot write .*: File name too long"):  # noqa: SIM117
+        with atomic_write(tmp_path / f"{name}-longer") as temporary:
+            temporary.write_text("whole")
+
+
 def write_and_die(target):
     with atomic_write(target) as temporary:
         temporary.write_text("half")
@@ -69,6 +102,27 @@ def test_a_killed_process_leaves_the_old_file(tmp_path):
     assert (tmp_path / "a").read_text() == "old" and len(names(tmp_path)) == 2
     remove_partials(tmp_path)
     assert names(tmp_path) == ["a"]
+
+
+def stage_and_die(out):
+    with staging_folder(out, ["b"]) as staging:
+        (staging / "b" / "1").write_text("half")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_what_killed_processes_left_is_removed_at_any_depth_and_nothing_else(tmp_path):
+    run = tmp_path / "run"
+    for target, way in ((run / "samples" / "step_1.png", write_and_die), (run, stage_and_die)):
+        process = start(way, target)
+        process.join(60)
+        assert process.exitcode == -signal.SIGKILL
+    left = names(run)
+    assert len(left) == 6  # b, samples; a file half written; a folder with a folder with a file
+    kept = ["notes.partial.txt", ".partial-notes.txt", ".my.partial.png", ".partial-", "samples/.step.partial.png"]
+    for name in kept:
+        (run / name).write_text("the user's own")
+    remove_partials(run)
+    assert names(run) == sorted([*kept, "b", "samples"])
 
 
 def test_a_staged_folder_replaces_its_files_and_no_others(tmp_path):

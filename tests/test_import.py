@@ -1,4 +1,4 @@
-"""`import dlcv_diffusion` is cheap and light: torch and numpy, nothing of the heavy rooms."""
+"""`dlcv_diffusion` is light to import: torch and numpy, nothing of the heavy rooms. Its help needs neither."""
 
 import json
 import statistics
@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import dlcv_diffusion
+from dlcv_diffusion import errors, samplers
 
 HEAVY = [
     "matplotlib",
@@ -19,6 +20,7 @@ HEAVY = [
     "ipywidgets",
     "tqdm",
     "PIL",
+    "pydantic",
 ]
 
 # The processor's time, not the clock's: an import waits for nothing, and a busy machine must not fail it.
@@ -27,7 +29,7 @@ import json, sys, time
 import torch
 before = set(sys.modules)
 start = time.process_time()
-import dlcv_diffusion
+from dlcv_diffusion import *
 seconds = time.process_time() - start
 brought = {name.split(".")[0] for name in set(sys.modules) - before}
 print(json.dumps([seconds, sorted(brought)]))
@@ -57,3 +59,24 @@ def test_it_brings_nothing_but_torch_and_numpy(probes):
 def test_every_name_is_there():
     assert all(hasattr(dlcv_diffusion, name) for name in dlcv_diffusion.__all__)
     assert sorted(dlcv_diffusion.__all__) == dlcv_diffusion.__all__
+    assert dlcv_diffusion.ddim is samplers.ddim and dlcv_diffusion.UserError is errors.UserError
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = dlcv_diffusion.nothing
+
+
+HELP = """
+import sys, time
+from dlcv_diffusion.cli import main
+sys.argv = ["dlcv", *WORDS, "--help"]
+try:
+    main()
+except SystemExit as end:
+    print(time.process_time(), sorted({"torch", "numpy"} & set(sys.modules)), end.code)
+"""
+
+
+@pytest.mark.parametrize("words", [[], ["sample", "faces"]])
+def test_help_is_quick(words):
+    run = subprocess.run([sys.executable, "-c", HELP.replace("WORDS", repr(words))], capture_output=True, text=True)
+    seconds, rest = run.stdout.splitlines()[-1].split(maxsplit=1)
+    assert float(seconds) < 0.6 and rest == "[] 0", run.stdout + run.stderr

@@ -1,28 +1,29 @@
-"""`dlcv …`: every verb calls one public function of the package. Bad input: one sentence, exit code 2."""
+"""`dlcv …`: every verb calls one public function of the package. Bad input is one sentence and exit code 2."""
 
-import errno
 import os
+import re
 import sys
 import time
+import warnings
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal
 
 import typer
+from typer import Argument, Option
 
-from ..errors import UserError, check
+from ..errors import check
 from . import grade, options, sample, train
-from .options import MAX_SEED, examples, group, numbers, speaks, written
+from .options import SEED, examples, given, group, numbers, speaks, written
+from .sentences import of_the_output, sentence
 
-OUTPUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-"""What can go wrong when the standard output is a pipe, or was led into a file."""
+STOPPED = 130  # the exit code after Ctrl-C
 
 app = group(
     "Diffusion models for the DLCV homework: train, sample, grade and draw.",
-    "dlcv info",
-    "dlcv sample digits out",
-    "dlcv grade digits out",
-    "dlcv noise noise --seeds 0-9 --like faces",
-    "dlcv sample faces noise out",
+    *("dlcv info", "dlcv sample digits out", "dlcv grade digits out", "dlcv figures"),
+    *("dlcv noise noise --seeds 0-9 --like faces", "dlcv sample faces noise out"),
 )
 app.add_typer(train.app, name="train")
 app.add_typer(sample.app, name="sample")
@@ -30,33 +31,39 @@ app.add_typer(grade.app, name="grade")
 
 
 def main() -> None:
-    """Run the command line; for bad input, one sentence and exit code 2."""
+    """Run the command line. Whatever goes wrong is one sentence on the standard error, and exit code 2."""
+    with suppress(AttributeError):  # of a standard output that is no stream of text
+        sys.stdout.reconfigure(errors="backslashreplace")  # names that are not UTF-8, and terminals that are not
     try:
         try:
-            app(prog_name="dlcv")
+            _check_words(sys.argv[1:])
+            with warnings.catch_warnings():
+                if not sys.warnoptions:
+                    warnings.simplefilter("ignore")  # those of libraries would hide the sentence
+                code = app(prog_name="dlcv", standalone_mode=False)
         finally:
             sys.stdout.flush()  # a full disk is found out now, where it can still be told
-    except UserError as error:
-        if speaks():
-            refuse(str(error))
-        time.sleep(10)  # a launcher stops all processes when the first one ends; that one has to print the sentence
-        sys.exit(2)
-    except MemoryError:
-        refuse("there is not enough memory; choose a smaller size, count or batch size")
-    except OSError as error:
-        if error.filename is not None or error.errno not in OUTPUT_ERRORS:  # a file's or a network's
-            where = f"'{os.fsdecode(error.filename)}': " if error.filename is not None else ""
-            refuse(f"{where}{error.strerror or error}; give another file or folder, or mend this one")
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries once more when it ends
-        if error.errno == errno.EPIPE:  # whoever read has read enough, as `head` does
-            sys.exit(1)
-        refuse(f"cannot write to the standard output: {error.strerror}; lead it elsewhere")
+    except (KeyboardInterrupt, typer.Abort):  # as older versions of typer let it through
+        code = STOPPED
+    except Exception as error:
+        said = sentence(error)
+        if said is None:
+            raise
+        if of_the_output(error):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries once more when it ends
+        code = 1 if isinstance(error, BrokenPipeError) else 2  # 1: whoever read has read enough, as `head` does
+        if code == 2 and speaks():
+            print(said if said.startswith("Usage: ") else f"dlcv: {' '.join(said.splitlines())}", file=sys.stderr)
+        elif code == 2:
+            time.sleep(10)  # a launcher stops all processes when the first one ends; that one has to print the sentence
+    if code == STOPPED and speaks():
+        print("dlcv: stopped", file=sys.stderr)
+    sys.exit(code)
 
 
-def refuse(sentence: str) -> NoReturn:
-    """Say what is wrong, and end with exit code 2."""
-    print(f"dlcv: {sentence}", file=sys.stderr)
-    sys.exit(2)
+def _check_words(words: list[str]) -> None:
+    empty = [word for word in words if re.fullmatch("(--[a-z0-9-]+=)?", word)]
+    check(not empty, "an argument is empty, as of a shell variable that is not set; give a value, or leave it out")
 
 
 @app.command(
@@ -67,28 +74,31 @@ def refuse(sentence: str) -> NoReturn:
     )
 )
 def noise(
-    out: Annotated[Path, typer.Argument(metavar="OUT_DIR", help="gets 00.pt …, named after their seeds")],
-    seeds: Annotated[str, typer.Option(help="numbers and ranges, such as 0-9 or 0-3,7")] = "0-9",
-    size: Annotated[int | None, typer.Option(help="pixels a side, 256 by default", min=1, max=8192)] = None,
-    channels: Annotated[int | None, typer.Option(help="3 (RGB, by default) or 1 (grey)", min=1, max=64)] = None,
-    like: Annotated[str | None, typer.Option(help="weights of `sample faces` whose size is taken instead")] = None,
+    out: Annotated[Path, Argument(metavar="OUT_DIR", help="gets 00.pt …, named after their seeds")],
+    seeds: Annotated[str, Option(help="numbers and ranges, such as 0-9 or 0-3,7")] = "0-9",
+    size: Annotated[int | None, Option(help="pixels a side; 256 by default", min=1, max=4096)] = None,
+    channels: Annotated[int | None, Option(help="3 (RGB, by default) or 1 (grey)", min=1, max=16)] = None,
+    like: Annotated[str | None, Option(help="the weights that will draw: noises of their size")] = None,
     unet_py: options.UnetPy = None,
 ) -> None:
     """Draw noises N(0, I) for `sample faces`, in the course's format."""
     from ..denoiser import load_denoiser
     from ..faces.noises import write_noises
 
-    if like is None and unet_py is not None:
-        raise UserError("unet_py (--unet-py) does nothing without --like; leave it out, or give the weights")
-    if like is None:
-        shape = (channels or 3, size or 256, size or 256)
-    elif size is not None or channels is not None:
-        raise UserError("--like takes size and channels from the weights; leave out --size and --channels, or --like")
-    else:
+    wanted = numbers(seeds)
+    check(
+        like is not None or unet_py is None,
+        "unet_py (--unet-py) does nothing without --like; leave it out, or give the weights",
+    )
+    check(
+        like is None or size is channels is None,
+        "--like takes size and channels from the weights; leave out --size and --channels, or --like",
+    )
+    shape = (channels or 3, size or 256, size or 256)
+    if like is not None:
         shape = load_denoiser(like, unet_py=unet_py, device="cpu").shape
-        if shape is None:
-            raise UserError(f"the weights '{like}' draw any size; give --size and --channels instead of --like")
-    paths = write_noises(out, numbers(seeds), (1, *shape))
+        check(shape, f"the weights '{like}' draw any size; give --size and --channels instead of --like")
+    paths = write_noises(out, wanted, (1, *shape))
     print(written(paths, "noise", f"of {'×'.join(map(str, shape))}"))
 
 
@@ -100,22 +110,13 @@ def noise(
     )
 )
 def figures(
-    out: Annotated[Path, typer.Option(help="folder for the PNG files")] = Path("figures"),
-    only: Annotated[str | None, typer.Option(help="digits (Problem 1) or faces (Problem 2); both by default")] = None,
+    out: Annotated[Path, Option(help="folder for the PNG files")] = Path("figures"),
+    only: Annotated[Literal["digits", "faces"] | None, Option(help="Problem 1 or Problem 2; both by default")] = None,
     weights: options.Weights = "digits",
     face_weights: options.FaceWeights = "faces",
     unet_py: options.UnetPy = None,
-    noises: Annotated[
-        Path | None, typer.Option(help="folder with 00.pt … 03.pt for the faces, instead of noises from the seed")
-    ] = None,
-    seed: Annotated[
-        int,
-        typer.Option(
-            help="of the first column; the next ones take the next. With --noises, for eta > 0: k.pt takes SEED + k",
-            min=0,
-            max=MAX_SEED,
-        ),
-    ] = 0,
+    noises: Annotated[Path | None, Option(help="folder with 00.pt … 03.pt for the faces, instead of seeds")] = None,
+    seed: Annotated[int, Option(help="of the first column; the next take SEED + 1 …; k.pt takes SEED + k", **SEED)] = 0,
     preset: options.FacesPreset = "paper",
     steps: options.FacesSteps = None,
     device: options.Device = None,
@@ -125,11 +126,10 @@ def figures(
     from ..digits.figures import write_digit_figures
     from ..faces.figures import write_face_figures
     from ..faces.noises import noise_files, read_noises
-    from ..faces.sampling import check_noises
+    from ..faces.sampling import PRESETS, check_noises
+    from ..files import staging_folder
 
-    if only not in (None, "digits", "faces"):
-        raise UserError(f"there are no figures of '{only}'; choose --only digits or --only faces, or leave it out")
-    config = options.faces_preset(preset, **options.given(steps=steps))
+    config = replace(PRESETS[preset], **given(steps=steps))
     check(
         only != "digits" or (face_weights, noises, unet_py, preset, steps) == ("faces", None, None, "paper", None),
         "--face-weights, --noises, --unet-py, --preset and --steps are for faces and do nothing for digits; leave them "
@@ -144,20 +144,20 @@ def figures(
     given_noises, names = (read_noises(noises), [path.stem for path in noise_files(noises)]) if noises else (None, None)
     if given_noises is not None:
         check_noises(denoise, given_noises)
-    if model is not None:
-        for path in write_digit_figures(out, model, seed=seed):
-            print(path)
-    if denoise is not None:
-        how = {"names": names, "seed": seed, "config": config, "progress": True}
-        for path in write_face_figures(out, denoise, given_noises, **how):
-            print(path)
+    with staging_folder(out) as staging:  # all of them or none
+        paths = [] if model is None else write_digit_figures(staging, model, seed=seed)
+        if denoise is not None:
+            how = {"names": names, "seed": seed, "config": config, "progress": True}
+            paths = [*paths, *write_face_figures(staging, denoise, given_noises, **how)]
+    for path in paths:
+        print(out / path.name)
 
 
 @app.command(epilog=examples("dlcv convert report.pt report.safetensors"))
 def convert(
-    pt: Annotated[Path, typer.Argument(help="a .pt file with the state dict of the report's network")],
-    out: Annotated[Path, typer.Argument(help="the .safetensors file to write")],
-    timesteps: Annotated[int, typer.Option(help="T of the schedule it was trained with", min=1)] = 350,
+    pt: Annotated[Path, Argument(metavar="PT_FILE", help="the state dict of the report's network")],
+    out: Annotated[Path, Argument(metavar="OUT_FILE", help="the .safetensors file to write")],
+    timesteps: Annotated[int, Option(help="T of the schedule it was trained with", min=1, max=100_000)] = 350,
 ) -> None:
     """Turn weights of the report's own format into safetensors."""
     from ..models.convert import convert_report_weights

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from .options import examples, group
 
@@ -17,11 +18,9 @@ app = group(
     epilog=examples("dlcv grade digits out", "dlcv grade digits out --mnistm-classifier Classifier.pth"),
 )
 def digits(
-    folder: Annotated[Path, typer.Argument(help="with mnistm/ and svhn/ in it")],
-    mnistm_classifier: Annotated[
-        Path | None, typer.Option(help="the course's LeNet file, instead of our judge")
-    ] = None,
-    count: Annotated[int, typer.Option(help="images of each class; the course asks for 50", min=1)] = 50,
+    folder: Annotated[Path, Argument(metavar="OUT_DIR", help="with mnistm/ and svhn/ in it")],
+    mnistm_classifier: Annotated[Path | None, Option(help="the course's LeNet file, instead of our judge")] = None,
+    count: Annotated[int, Option(help="images of each class; the course asks for 50", min=1, max=999)] = 50,
 ) -> None:
     """Accuracy of a digit classifier on each half, and their mean."""
     from ..digits.grading import grade_digits
@@ -31,10 +30,13 @@ def digits(
 
 @app.command("faces", epilog=examples("dlcv grade faces out hw2_data/face/GT"))
 def faces(
-    out: Annotated[Path, typer.Argument(help="folder with your 00.png …")],
-    gt: Annotated[Path, typer.Argument(help="the course's folder of the same names, face/GT")],
+    out: Annotated[Path, Argument(metavar="OUT_DIR", help="with your 00.png …")],
+    gt: Annotated[Path, Argument(metavar="GT_DIR", help="the course's, with files of the same names")],
 ) -> None:
-    """Mean squared error of each image, and their mean: below 20 passes; else the exit code is 1."""
+    """Mean squared error of each image, and their mean.
+
+    Below 20 it passes; else the exit code is 1.
+    """
     from ..faces.grading import grade_faces
 
     grade = grade_faces(out, gt)

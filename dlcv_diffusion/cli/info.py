@@ -13,15 +13,8 @@ from ..device import best_device, has_fast_bf16
 from ..errors import UserError
 
 PACKAGES = (
-    "torch",
-    "torchvision",
-    "accelerate",
-    "diffusers",
-    "transformers",
-    "safetensors",
-    "matplotlib",
-    "ipywidgets",
-    "jupyterlab",
+    *("torch", "torchvision", "accelerate", "diffusers", "transformers"),
+    *("safetensors", "matplotlib", "ipywidgets", "jupyterlab"),
 )
 
 

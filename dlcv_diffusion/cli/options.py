@@ -1,21 +1,22 @@
 """What the verbs of the command line share: help with examples, options, and the progress of a training run."""
 
 import os
+import re
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from typer import Option
 
-from ..errors import UserError
+from ..errors import check
 
 if TYPE_CHECKING:
-    from ..faces.sampling import FaceSampling
     from ..training import TrainState
 
-MAX_SEED = 2**32 - 1
-MOST_SEEDS = 10_000
+MAX_SEED, MOST_SEEDS = 2**32 - 1, 10_000
+SEED = {"min": 0, "max": MAX_SEED}
+STEPS, IMAGES = {"min": 1, "max": 10**8}, {"min": 1, "max": 65_536}  # more is a slip, and would take all memory
 
 
 def examples(*lines: str) -> str:
@@ -36,37 +37,33 @@ def group(about: str, *lines: str) -> typer.Typer:
 
 # --- options that mean the same everywhere ----------------------------------------------------------------------------
 
-Weights = Annotated[str, typer.Option(help="shipped weights by name, or a .safetensors file")]
+Weights = Annotated[str, Option(help="shipped weights by name, or a .safetensors file")]
 FaceWeights = Annotated[
-    str,
-    typer.Option(help="'faces', a .safetensors file, the course's UNet.pt, or a diffusers folder or hub name"),
+    str, Option(help="'faces', a .safetensors file, the course's UNet.pt, or diffusers' folder or name")
 ]
-UnetPy = Annotated[Path | None, typer.Option(help="the course's UNet.py, to be run, for a .pt file")]
-FacesPreset = Annotated[
-    str,
-    typer.Option("--preset", help="of the faces: paper, or course (its conventions); options beside it override it"),
-]
-FacesSteps = Annotated[int | None, typer.Option("--steps", help="50 in both presets", min=1)]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the best there is by default")]
-Spacing = Annotated[str, typer.Option(help="which timesteps few steps visit: trailing or uniform")]
-Fast = Annotated[
-    bool, typer.Option("--fast", help="bfloat16 where the device is quick at it: pixels move by a level or two")
-]
-BatchSize = Annotated[int | None, typer.Option(help="images at a time, by default as many as fit", min=1)]
+UnetPy = Annotated[Path | None, Option(help="the course's UNet.py, which is run, for a .pt file")]
+FacesPreset = Annotated[Literal["paper", "course"], Option(help="whose conventions faces are sampled by")]
+FacesSteps = Annotated[int | None, Option(help="50 in both presets", min=1)]
+Device = Annotated[str | None, Option(help="cpu, cuda, cuda:1 or mps; the best there is by default")]
+Spacing = Literal["trailing", "uniform"]
+Fast = Annotated[bool, Option("--fast", help="bfloat16 where the device is quick at it; moves pixels a little")]
+BatchSize = Annotated[int | None, Option(help="images at a time; as many as fit by default", **IMAGES)]
 
-RunFolder = Annotated[
-    Path, typer.Option(help="folder of the run: checkpoint, metrics.csv, samples/, model.safetensors")
+RunFolder = Annotated[Path, Option(help="folder of the run: checkpoint, metrics.csv, samples/, weights")]
+Resume = Annotated[bool, Option("--resume", help="go on with the run in the folder")]
+Steps = Annotated[int | None, Option(help="instead of the preset's number of steps", **STEPS)]
+TrainBatchSize = Annotated[
+    int | None, Option(help="images a step over all processes, instead of the preset's", **IMAGES)
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="go on with the run in the folder")]
-Steps = Annotated[int | None, typer.Option(help="instead of the preset's number of steps", min=1)]
-TrainBatchSize = Annotated[int | None, typer.Option(help="instead of the preset's, over all processes", min=1)]
-LearningRate = Annotated[float | None, typer.Option(help="instead of the preset's peak learning rate")]
-TrainSeed = Annotated[
-    int, typer.Option(help="of the initial weights, the order of the images, and the noise", min=0, max=MAX_SEED)
+LearningRate = Annotated[float | None, Option(help="instead of the preset's peak learning rate", max=10)]
+TrainSeed = Annotated[int, Option(help="of the initial weights, the order of the images, and the noise", **SEED)]
+Precision = Annotated[
+    Literal["no", "bf16", "fp16", "auto"] | None,
+    Option(help="no: float32, as in the presets; auto: bf16 where the device is quick at it"),
 ]
-Precision = Annotated[str | None, typer.Option(help="no (float32), bf16 or fp16")]
-CheckpointEvery = Annotated[int, typer.Option(help="steps between two checkpoints", min=1)]
-PreviewEvery = Annotated[int, typer.Option(help="steps between two sample grids", min=1)]
+Compile = Annotated[bool, Option(help="torch.compile: a minute to begin, quicker from then on; with --resume too")]
+CheckpointEvery = Annotated[int, Option(help="steps between two checkpoints", **STEPS)]
+PreviewEvery = Annotated[int, Option(help="steps between two sample grids", **STEPS)]
 
 
 def speaks() -> bool:
@@ -91,16 +88,13 @@ def numbers(text: str) -> list[int]:
     """
     seeds: list[int] = []
     for part in text.split(","):
-        first, dash, last = (piece.strip() for piece in part.partition("-"))
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise UserError(f"'{text}' are no seeds; give numbers and ranges, such as 0-9 or 0-3,7")
-        if int(last or first) > MAX_SEED:
-            raise UserError(f"seed {last or first} is out of range; seeds run from 0 to {MAX_SEED}")
-        if int(last or first) < int(first):
-            raise UserError(f"the range '{part.strip()}' in '{text}' runs backwards; give the smaller seed first")
-        if int(last or first) - int(first) >= MOST_SEEDS:
-            raise UserError(f"'{part.strip()}' are more than {MOST_SEEDS:,} seeds; give a shorter range")
-        seeds.extend(range(int(first), int(last or first) + 1))
+        ends = re.fullmatch(r"\s*([0-9]{1,20})\s*(?:-\s*([0-9]{1,20})\s*)?", part)
+        check(ends, f"'{text}' are no seeds; give numbers and ranges, such as 0-9 or 0-3,7")
+        first, last = int(ends[1]), int(ends[2] or ends[1])
+        check(max(first, last) <= MAX_SEED, f"seed {max(first, last)} is out of range; seeds run from 0 to {MAX_SEED}")
+        check(first <= last, f"the range '{part.strip()}' runs backwards; give the smaller seed first")
+        seeds += range(first, min(last, first + MOST_SEEDS) + 1)
+        check(len(seeds) <= MOST_SEEDS, f"'{text}' are more than {MOST_SEEDS:,} seeds; give fewer at a time")
     return seeds
 
 
@@ -121,9 +115,8 @@ def show_training(states: Iterable["TrainState"], out: Path) -> None:
 
     bar = None
     for state in states:
-        bar = bar or tqdm(
-            total=state.steps, initial=state.step - 1, unit="step", smoothing=0.05, disable=None if speaks() else True
-        )
+        how = {"unit": "step", "smoothing": 0.05, "disable": None if speaks() else True}
+        bar = bar or tqdm(total=state.steps, initial=state.step - 1, **how)
         bar.set_postfix_str(f"loss {state.loss:.4f}, {state.images_per_second:.0f} img/s", refresh=False)
         bar.update()
     if bar is not None:
@@ -131,12 +124,3 @@ def show_training(states: Iterable["TrainState"], out: Path) -> None:
     PartialState().destroy_process_group()
     if speaks():
         print(f"trained weights: {out / 'model.safetensors'}")
-
-
-def faces_preset(name: str, **changes: Any) -> "FaceSampling":
-    """How `--preset` and the options beside it say that faces are sampled. Raises `UserError` for an unknown name."""
-    from ..faces.sampling import PRESETS
-
-    if name not in PRESETS:
-        raise UserError(f"unknown preset '{name}'; choose one of {', '.join(PRESETS)}")
-    return replace(PRESETS[name], **changes)

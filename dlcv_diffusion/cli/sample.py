@@ -1,13 +1,14 @@
 """`dlcv sample …`"""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-import typer
+from typer import Argument, Option
 
-from ..errors import UserError
+from ..errors import check
 from . import options
-from .options import MAX_SEED, examples, faces_preset, given, group, written
+from .options import SEED, examples, given, group, written
 
 app = group(
     "Sample images and write them to a folder.",
@@ -25,25 +26,21 @@ app = group(
     ),
 )
 def digits(
-    out: Annotated[Path, typer.Argument(help="gets mnistm/0_001.png … and svhn/9_050.png")],
+    out: Annotated[Path, Argument(metavar="OUT_DIR", help="gets mnistm/0_001.png … and svhn/9_050.png")],
     weights: options.Weights = "digits",
-    sampler: Annotated[str, typer.Option(help="dpm_solver, ddim or ddpm")] = "dpm_solver",
-    steps: Annotated[int | None, typer.Option(help="20 by default; all of them for ddpm", min=1)] = None,
-    w: Annotated[float, typer.Option(help="guidance weight; 0 is none")] = 2.0,
-    interval: Annotated[
-        tuple[float, float] | None, typer.Option(help="noise levels within which guidance acts")
-    ] = None,
-    signal_leak: Annotated[bool, typer.Option(help="start with the trace of a mean colour, as training did")] = True,
-    count: Annotated[int, typer.Option(help="images of each class", min=1, max=999)] = 50,
-    seed: Annotated[
-        int, typer.Option(help="image k of the class c takes SEED + 20·k + c, both from 0", min=0, max=MAX_SEED)
-    ] = 0,
-    spacing: options.Spacing = "trailing",
+    sampler: Annotated[Literal["dpm_solver", "ddim", "ddpm"], Option(help="ddpm is the report's")] = "dpm_solver",
+    steps: Annotated[int | None, Option(help="20 by default; for ddpm all timesteps", min=1)] = None,
+    w: Annotated[float, Option(help="guidance weight; 0 is none")] = 2.0,
+    interval: Annotated[tuple[float, float] | None, Option(help="guidance acts between these noise levels σ")] = None,
+    signal_leak: Annotated[bool, Option(help="start with the trace of a mean colour, as training did")] = True,
+    count: Annotated[int, Option(help="images of each class", min=1, max=999)] = 50,
+    seed: Annotated[int, Option(help="image k of the class c takes SEED + 20·k + c, both from 0", **SEED)] = 0,
+    spacing: Annotated[options.Spacing, Option(help="which timesteps few steps visit")] = "trailing",
     batch_size: options.BatchSize = None,
     device: options.Device = None,
     fast: options.Fast = False,
 ) -> None:
-    """Write the course's folder: 50 images of each digit, for both halves."""
+    """Write 50 images of each digit, for both halves."""
     from ..denoiser import load_denoiser
     from ..digits.sampling import SamplingConfig, write_hw2_digits
 
@@ -63,61 +60,39 @@ def digits(
     ),
 )
 def faces(
-    noises: Annotated[Path, typer.Argument(metavar="NOISE_DIR", help="holds 00.pt …, each a tensor (1, C, H, W)")],
-    out: Annotated[Path, typer.Argument(metavar="OUT_DIR", help="gets 00.png …, named after the noises")],
+    noises: Annotated[Path, Argument(metavar="NOISE_DIR", help="holds 00.pt …, each a tensor (1, C, H, W)")],
+    out: Annotated[Path, Argument(metavar="OUT_DIR", help="gets 00.png …, named after the noises")],
     weights: options.FaceWeights = "faces",
     unet_py: options.UnetPy = None,
     preset: options.FacesPreset = "paper",
     steps: options.FacesSteps = None,
-    eta: Annotated[float | None, typer.Option(help="0 (deterministic, both presets) … 1 (as DDPM)")] = None,
-    spacing: Annotated[str | None, typer.Option(help="of the timesteps: uniform (both presets) or trailing")] = None,
-    offset: Annotated[int | None, typer.Option(help="added to each timestep: paper 0, course 1")] = None,
-    final_alpha: Annotated[
-        str | None, typer.Option(help="ᾱ after the last step: one (paper), or first, ᾱ_0 (course)")
+    eta: Annotated[float | None, Option(help="0 (deterministic, both presets) … 1 (as DDPM)")] = None,
+    spacing: Annotated[
+        options.Spacing | None, Option(help="which timesteps are visited; uniform in both presets")
     ] = None,
-    clip_x0: Annotated[
-        str | None, typer.Option(help="clamp predicted x0 to ± this number, or none: paper none, course 1")
-    ] = None,
-    rederive_eps: Annotated[bool | None, typer.Option(help="take ε from the clamped x0; neither preset does")] = None,
-    save: Annotated[
-        str | None, typer.Option(help="clamp [−1, 1] (paper), or min_max: stretch each image to 0 … 255 (course)")
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="for eta > 0: the noise k.pt takes SEED + k; 0 by default", min=0, max=MAX_SEED)
-    ] = None,
+    offset: Annotated[int | None, Option(help="added to each timestep; paper: 0, course: 1")] = None,
+    final_alpha: Annotated[Literal["one", "first"] | None, Option(help="ᾱ at the end; paper: one, course: ᾱ_0")] = None,
+    clip_x0: Annotated[str | None, Option(metavar="NUMBER|none", help="clamps x0 to ±; paper: none, course: 1")] = None,
+    rederive_eps: Annotated[bool | None, Option(help="take ε from the clamped x0; neither preset does")] = None,
+    save: Annotated[Literal["clamp", "min_max"] | None, Option(help="paper: clamp, course: stretch each image")] = None,
+    seed: Annotated[int | None, Option(help="for eta > 0: the noise k.pt takes SEED + k; 0 by default", **SEED)] = None,
     batch_size: options.BatchSize = None,
     device: options.Device = None,
     fast: options.Fast = False,
 ) -> None:
-    """Write a face for each noise of a folder, by DDIM, as the course asks for it."""
+    """Write a face for each noise of a folder, by DDIM."""
     from ..denoiser import load_denoiser
-    from ..faces.sampling import write_hw2_faces
+    from ..faces.sampling import PRESETS, write_hw2_faces
 
-    changes = given(
-        steps=steps,
-        eta=eta,
-        spacing=spacing,
-        offset=offset,
-        final_alpha=final_alpha,
-        rederive_eps=rederive_eps,
-        save=save,
-        fast=fast,
+    changes = given(steps=steps, eta=eta, spacing=spacing, offset=offset, final_alpha=final_alpha, clip_x0=clip_x0)
+    changes |= given(rederive_eps=rederive_eps, save=save)
+    if clip_x0 == "none":
+        changes["clip_x0"] = None
+    config = replace(PRESETS[preset], fast=fast, **changes)
+    check(
+        seed is None or config.eta > 0,
+        "seed (--seed) does nothing where eta is 0: no noise is drawn; leave it out, or give --eta",
     )
-    if clip_x0 is not None:
-        changes["clip_x0"] = number_or_none(clip_x0)
-    config = faces_preset(preset, **changes)
-    if seed is not None and config.eta == 0:
-        raise UserError("seed (--seed) does nothing where eta is 0: no noise is drawn; leave it out, or give --eta")
     denoise = load_denoiser(weights, unet_py=unet_py, device=device)
     paths = write_hw2_faces(noises, out, denoise, config, seed=seed or 0, batch_size=batch_size, progress=True)
     print(written(paths, "face"))
-
-
-def number_or_none(text: str) -> float | None:
-    """A number, or None for "none". Raises `UserError` for anything else."""
-    if text.lower() == "none":
-        return None
-    try:
-        return float(text)
-    except ValueError as error:
-        raise UserError(f"clip_x0 (--clip-x0) is '{text}'; give a number, such as 1, or none") from error

@@ -1,9 +1,9 @@
 """`dlcv train …`"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-import typer
+from typer import Option
 
 from . import options
 from .options import examples, given, group, show_training
@@ -21,21 +21,19 @@ app = group("Train a model.", "dlcv train digits --preset tiny --out runs/tiny",
     ),
 )
 def digits(
-    preset: Annotated[str, typer.Option(help="report (the report's network), small (what ships) or tiny")] = "small",
-    data: Annotated[
-        str,
-        typer.Option(help="'sample', 'torchvision', 'street', the course's hw2_data, an .npz, or a folder of pictures"),
-    ] = "sample",
+    preset: Annotated[Literal["report", "small", "tiny"], Option(help="small ships, tiny is a quick trial")] = "small",
+    data: Annotated[str, Option(help="sample, torchvision, street, hw2_data, an .npz, or a folder")] = "sample",
     out: options.RunFolder = Path("runs/digits"),
-    svhn: Annotated[bool, typer.Option("--svhn", help="the real SVHN instead of street digits")] = False,
-    root: Annotated[str | None, typer.Option(help="folder of torchvision's downloads, for --svhn")] = None,
-    photos: Annotated[str | None, typer.Option(help="photographs (folder or zip) for MNIST-M's backgrounds")] = None,
+    svhn: Annotated[bool, Option("--svhn", help="the real SVHN instead of street digits")] = False,
+    root: Annotated[str | None, Option(help="folder of torchvision's downloads, for --svhn")] = None,
+    photos: Annotated[str | None, Option(help="photographs (folder or zip) for MNIST-M's backgrounds")] = None,
     resume: options.Resume = False,
     steps: options.Steps = None,
     batch_size: options.TrainBatchSize = None,
     lr: options.LearningRate = None,
     seed: options.TrainSeed = 0,
     precision: options.Precision = None,
+    compile: options.Compile = False,
     device: options.Device = None,
     checkpoint_every: options.CheckpointEvery = 500,
     preview_every: options.PreviewEvery = 1000,
@@ -43,18 +41,10 @@ def digits(
     """Train a digit model: class-conditional DDPM with label drop."""
     from ..digits.training import train_digits
 
-    states = train_digits(
-        preset,
-        data,
-        out,
-        resume=resume,
-        device=device,
-        checkpoint_every=checkpoint_every,
-        preview_every=preview_every,
-        data_options={k: v for k, v in {"svhn": svhn, "root": root, "photos": photos}.items() if v},
-        **given(steps=steps, batch_size=batch_size, lr=lr, seed=seed, precision=precision),
-    )
-    show_training(states, out)
+    run = {"resume": resume, "device": device, "checkpoint_every": checkpoint_every, "preview_every": preview_every}
+    run |= given(steps=steps, batch_size=batch_size, lr=lr, seed=seed, precision=precision, compile=compile)
+    extra = {name: value for name, value in {"svhn": svhn, "root": root, "photos": photos}.items() if value}
+    show_training(train_digits(preset, data, out, data_options=extra, **run), out)
 
 
 @app.command(
@@ -66,37 +56,36 @@ def digits(
     ),
 )
 def faces(
-    data: Annotated[Path, typer.Option(help="folder or zip of pictures; every tenth is held out")],
-    preset: Annotated[str, typer.Option(help="small (what ships) or tiny")] = "small",
-    size: Annotated[
-        int, typer.Option(help="pixels a side, to which pictures are cut and resized", min=1, max=8192)
-    ] = 64,
-    channels: Annotated[int, typer.Option(help="1 (grey) or 3 (RGB)", min=1, max=64)] = 1,
+    data: Annotated[Path, Option(help="folder or zip of pictures; every tenth is held out")],
+    preset: Annotated[Literal["small", "tiny"], Option(help="small ships, tiny is a quick trial")] = "small",
+    size: Annotated[int, Option(help="pixels a side, to which pictures are cut and resized", min=1, max=1024)] = 64,
+    channels: Annotated[int, Option(help="1 (grey) or 3 (RGB)", min=1, max=3)] = 1,
     out: options.RunFolder = Path("runs/faces"),
-    prediction: Annotated[str | None, typer.Option(help="instead of the preset's v: eps, v or x0")] = None,
+    prediction: Annotated[
+        Literal["eps", "v", "x0"] | None, Option(help="the network's output; v in the presets")
+    ] = None,
     resume: options.Resume = False,
     steps: options.Steps = None,
     batch_size: options.TrainBatchSize = None,
     lr: options.LearningRate = None,
     seed: options.TrainSeed = 0,
     precision: options.Precision = None,
+    compile: options.Compile = False,
     device: options.Device = None,
     checkpoint_every: options.CheckpointEvery = 500,
     preview_every: options.PreviewEvery = 1000,
 ) -> None:
-    """Train a face model: unconditional DDPM on a folder or zip of pictures."""
+    """Train a face model: DDPM on a folder or zip of pictures."""
     from ..faces.training import train_faces
 
-    states = train_faces(
-        data,
-        preset,
-        out,
-        size=size,
-        channels=channels,
-        resume=resume,
-        device=device,
-        checkpoint_every=checkpoint_every,
-        preview_every=preview_every,
-        **given(prediction=prediction, steps=steps, batch_size=batch_size, lr=lr, seed=seed, precision=precision),
+    run = {"resume": resume, "device": device, "checkpoint_every": checkpoint_every, "preview_every": preview_every}
+    run |= given(
+        prediction=prediction,
+        steps=steps,
+        batch_size=batch_size,
+        lr=lr,
+        seed=seed,
+        precision=precision,
+        compile=compile,
     )
-    show_training(states, out)
+    show_training(train_faces(data, preset, out, size=size, channels=channels, **run), out)

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from ..denoiser import Denoiser
+from ..figures import digit_grid, image_grid, reverse_strip, save_figure
 from ..files import staging_folder
 from ..samplers import Step
 from .sampling import REPORT, SamplingConfig, sample_digits
@@ -25,8 +27,6 @@ def grid_figure(
 
     >>> grid_figure(load_denoiser("digits"), half=0).savefig("mnistm.png")   # doctest: +SKIP
     """
-    from ..figures import digit_grid
-
     config, seeds = config or SamplingConfig(), list(seeds)
     labels = [10 * half + digit for digit in range(10) for _ in seeds]
     images = sample_digits(denoiser, labels, seeds * 10, config)
@@ -48,8 +48,6 @@ def strip_figure(
 
     >>> strip_figure(load_denoiser("digits")).savefig("strip.png")   # doctest: +SKIP
     """
-    from ..figures import reverse_strip
-
     steps = [Step(step.t, *(x.cpu() for x in step[1:])) for step in config.run(denoiser, labels, seeds)]
     given = [config.start(denoiser, labels, seeds).cpu(), *(step.x for step in steps)]  # one ahead of steps
     final = len(steps) - 1
@@ -78,10 +76,6 @@ def overview_figure(
 
     >>> overview_figure(load_denoiser("digits")).savefig("overview.png")   # doctest: +SKIP
     """
-    import numpy as np
-
-    from ..figures import image_grid
-
     config, labels, seeds = config or SamplingConfig(), list(range(20)), list(seeds)
     steps = list(config.run(denoiser, labels, seeds))
     chosen = np.linspace(0, len(steps) - 1, rows - 1).round().astype(int)
@@ -117,8 +111,6 @@ def write_digit_figures(
 
     >>> write_digit_figures("figures", load_denoiser("digits"))   # doctest: +SKIP
     """
-    from ..figures import save_figure
-
     seeds, every_step = range(seed, seed + 10), replace(config or REPORT, sampler="ddpm", steps=None)
     second = {"SVHN": "svhn", "street digits": "street"}.get(half_name(denoiser, 1), "second_half")
     with staging_folder(out) as staging:

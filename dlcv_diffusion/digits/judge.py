@@ -19,7 +19,7 @@ from ..declared import declared, validated
 from ..errors import check
 from ..evaluation.encoder import checked_images, encode, finite
 from ..images.arrays import to_x0
-from ..models.registry import ASSETS, load_state, read_tensors, write_tensors
+from ..models.registry import ASSETS, Undrawn, filled, read_tensors, write_tensors
 from .course import HALF_FOLDERS
 
 JUDGE = ASSETS / "digits_judge.safetensors"
@@ -160,11 +160,11 @@ def load_judge(path: str | Path = JUDGE, device: torch.device | str = "cpu") -> 
     tensors, header = read_tensors(path)
     check("judge" in header, f"'{path}' holds no digit judge; leave the path out to use the one in the package")
     header = validated(JudgeHeader, header, f"'{path}'")
-    judge = Judge(header.judge, header.references)
-    counters = {k: v for k, v in judge.state_dict().items() if k.endswith("num_batches_tracked")}
-    state = {name: finite(tensor.float(), f"'{path}': its {name}") for name, tensor in tensors.items()}
-    load_state(judge, {**counters, **state}, path)
-    judge.reference /= REFERENCE_SCALE
+    with torch.device("meta"), Undrawn():
+        judge = Judge(header.judge, header.references)
+    counters = {k: torch.tensor(0) for k in judge.state_dict() if k.endswith("num_batches_tracked")}
+    reference = {k: v.float() / REFERENCE_SCALE for k, v in tensors.items() if v.dtype == torch.int8}
+    judge = filled(judge, {**counters, **tensors, **reference}, path)
     judge.metadata = header.metadata
     return judge.to(device).eval()
 

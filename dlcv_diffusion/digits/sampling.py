@@ -153,14 +153,10 @@ def write_hw2_digits(
 
     >>> write_hw2_digits("out", load_denoiser("digits"))   # doctest: +SKIP
     """
-    check(
-        1 <= count <= MOST_PER_CLASS,
-        f"cannot write {count} images of each class; their names have room for 1 to {MOST_PER_CLASS}",
-    )
-    check(
-        denoiser.shape == (3, 28, 28),
-        f"these weights draw images of {denoiser.shape}, and the course asks for (3, 28, 28); choose other weights",
-    )
+    room = 1 <= count <= MOST_PER_CLASS
+    check(room, f"cannot write {count} images of each class; their names have room for 1 to {MOST_PER_CLASS}")
+    shape = denoiser.shape
+    check(shape == (3, 28, 28), f"these weights draw images {shape}, the course asks for (3, 28, 28); choose others")
     labels = hw2_labels(count)
     seeds = [seed + 20 * (index % count) + label for index, label in enumerate(labels)]
     with staging_folder(out, HALF_FOLDERS) as staging:

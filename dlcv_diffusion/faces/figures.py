@@ -10,9 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from ..denoiser import Denoiser
 from ..errors import check
+from ..figures import image_grid, line_plot, save_figure
 from ..files import staging_folder
 from ..interpolation import corner_grid, lerp, slerp
 from ..noise import seeded_noise
@@ -57,8 +59,6 @@ def eta_figure(
 
     >>> eta_figure(load_denoiser("faces")).savefig("eta.png")   # doctest: +SKIP
     """
-    from ..figures import image_grid
-
     x_T, names, seeds, facts = _noises(denoise, noises, names, range(4) if noises is None and seeds is None else seeds)
     rows = torch.stack([sample_faces(denoise, x_T, replace(config, eta=eta), seeds=seeds) for eta in etas])
     return image_grid(
@@ -91,8 +91,6 @@ def interpolation_figure(
 
     >>> interpolation_figure(load_denoiser("faces"), lerp).savefig("lerp.png")   # doctest: +SKIP
     """
-    from ..figures import image_grid
-
     x_T, _, _, facts = _noises(denoise, noises, names, seeds, count=2)
     name, config = between.__name__, replace(config, eta=0.0)
     return image_grid(
@@ -123,8 +121,6 @@ def corner_figure(
 
     >>> corner_figure(load_denoiser("faces"), seeds=[0, 1, 2, 3]).savefig("corners.png")   # doctest: +SKIP
     """
-    from ..figures import image_grid
-
     x_T, _, _, facts = _noises(denoise, noises, names, seeds, count=4)
     config = replace(config, eta=0.0)
     faces = sample_faces(denoise, corner_grid(x_T, rows, columns).flatten(0, 1), config)
@@ -152,8 +148,6 @@ def norm_figure(
 
     >>> norm_figure(load_denoiser("faces")).savefig("norms.png")   # doctest: +SKIP
     """
-    from ..figures import line_plot
-
     x_T, _, _, facts = _noises(denoise, noises, names, seeds, count=2)
     alphas = [step / 50 for step in range(51)] if alphas is None else list(alphas)
     size = x_T[0].numel()
@@ -197,10 +191,6 @@ def write_face_figures(
 
     >>> write_face_figures("figures", load_denoiser("faces"))   # doctest: +SKIP
     """
-    from tqdm.auto import tqdm
-
-    from ..figures import save_figure
-
     if noises is not None:
         check_noises(denoise, noises)
         check(len(noises) >= 4, f"Problem 2's figures need four noises, not {len(noises)}; give 00.pt … 03.pt")
@@ -234,10 +224,8 @@ def _noises(
 ) -> tuple[Tensor, Sequence[str], Sequence[int], dict[str, Any]]:
     """The noises, what each is called, a seed of z for each, and the facts that stand below a figure of them."""
     given = len(seeds if noises is None else noises)
-    check(
-        count in (None, given),
-        f"this figure is drawn between {count} noises, not {given}; give {count} of them, or of seeds",
-    )
+    fits = count in (None, given)
+    check(fits, f"this figure is drawn between {count} noises, not {given}; give {count} of them, or of seeds")
     if noises is None:
         noises, which = noises_of(denoise, seeds), {"seeds": list(seeds)}
         names = [f"{seed:02d}" for seed in seeds]

@@ -57,10 +57,8 @@ class FaceSampling(Sampling):
     save: Literal["clamp", "min_max"] = "clamp"
 
     def __post_init__(self) -> None:
-        check(
-            not self.rederive_eps or self.clip_x0 is not None,
-            "rederive_eps does nothing where x0 is not clamped; give clip_x0 too, such as 1",
-        )
+        clamped = not self.rederive_eps or self.clip_x0 is not None
+        check(clamped, "rederive_eps does nothing where x0 is not clamped; give clip_x0 too, such as 1")
 
     def timesteps(self, schedule: NoiseSchedule) -> list[int]:
         """The timesteps that are visited, descending. Raises `UserError` where they leave the schedule."""
@@ -163,17 +161,14 @@ def _finished(
 def check_noises(denoise: Denoiser, x_T: Tensor) -> None:
     """Raise `UserError` unless x_T is (N, C, H, W), N ≥ 1, finite, and of the size that the denoiser draws."""
     check(denoise.null is None, f"the weights '{denoise.name}' draw classes by label; choose weights of faces")
-    check(
-        isinstance(x_T, Tensor) and x_T.ndim == 4 and len(x_T),
-        f"noises are a torch tensor (N, C, H, W), N at least 1, not {getattr(x_T, 'shape', type(x_T).__name__)}; "
-        "x_T[None] makes a batch of one, torch.as_tensor makes a tensor",
-    )
+    given = tuple(x_T.shape) if isinstance(x_T, Tensor) else type(x_T).__name__
+    fits = isinstance(x_T, Tensor) and x_T.ndim == 4 and len(x_T)
+    check(fits, f"noises are a torch tensor (N, C, H, W), N at least 1, not {given}; x_T[None] makes a batch of one")
     check(x_T.isfinite().all(), "there are numbers in the noises that are not finite (NaN or infinite); give others")
     there, drawn = ("×".join(map(str, size or ())) for size in (x_T.shape[1:], denoise.shape))
     check(
         denoise.shape in (None, tuple(x_T.shape[1:])),
-        f"the noises are {there}, but the weights '{denoise.name}' draw {drawn}; choose others, or make noises with "
-        "`dlcv noise`",
+        f"the noises are {there}, but the weights '{denoise.name}' draw {drawn}; make others with `dlcv noise`",
     )
 
 

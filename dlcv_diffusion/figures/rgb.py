@@ -31,10 +31,8 @@ def to_rgb(images: Any) -> np.ndarray:
     images = images.detach() if isinstance(images, Tensor) else np.ascontiguousarray(images)
     images = images[None] if images.ndim == 3 else images
     shape, dtype = tuple(images.shape), str(images.dtype).removeprefix("torch.")
-    check(
-        len(shape) == 4 and shape[1] in (1, 3) and 0 not in shape,
-        f"images of shape {shape} cannot be shown; give (N, C, H, W) or (C, H, W) with C = 1 or 3",
-    )
+    fits = len(shape) == 4 and shape[1] in (1, 3) and 0 not in shape
+    check(fits, f"images of shape {shape} cannot be shown; give (N, C, H, W) or (C, H, W) with C = 1 or 3")
     check(dtype in DTYPES, f"images of type {dtype} cannot be shown; give uint8, or float in [-1, 1]")
     images = torch.as_tensor(images)
     levels = images if dtype == "uint8" else to_uint8(images)

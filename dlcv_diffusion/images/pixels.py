@@ -23,11 +23,8 @@ def to_uint8(x: Tensor) -> Tensor:
     >>> to_uint8(torch.tensor([-1.0, 0.0, 1.2]))
     tensor([  0, 128, 255], dtype=torch.uint8)
     """
-    check(
-        x.isfinite().all(),
-        "the picture holds numbers that are not finite (NaN or infinite): the weights, the noise or the guidance "
-        "weight are to blame; choose others",
-    )
+    why = "change the weights, the noise or the guidance weight that it was made with"
+    check(x.isfinite().all(), f"the picture holds numbers that are not finite (NaN or infinite); {why}")
     return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 

@@ -155,7 +155,7 @@ def test_seeds_that_are_none(text):
 SAMPLE = f"sample faces noise out {OWN}"
 TRAIN = "train faces --data faces --preset tiny --size 8 --device cpu --out run"
 BAD = {
-    "sample faces noise": "Missing argument 'OUT_DIR'|Missing argument",
+    "sample faces noise": "missing argument 'OUT_DIR'",
     f"sample faces none out {OWN}": "'none' is not there; give a folder with noises",
     f"sample faces empty out {OWN}": "'empty' holds no noises",
     f"sample faces mixed out {OWN}": "'mixed/01.pt' is 1×8×8, but '00.pt' is 1×16×16",
@@ -169,43 +169,43 @@ BAD = {
     "sample faces noise out --weights UNet.pt --unet-py none.py": "no such file: 'none.py'",
     "sample faces noise out --weights UNet.pt --unet-py words.txt": "'words.txt' cannot be run: SyntaxError",
     f"{SAMPLE} --unet-py UNet.py": r"unet_py \(--unet-py\) does nothing",
-    f"{SAMPLE} --preset report": "unknown preset 'report'; choose one of paper, course",
+    f"{SAMPLE} --preset report": "'report' is not one of 'paper', 'course'",
     f"{SAMPLE} --seed 3": r"seed \(--seed\) does nothing where eta is 0",
     f"{SAMPLE} --eta 1.5": "eta is 1.5; it should be less than or equal to 1",
     f"{SAMPLE} --eta nan": "eta is nan",
-    f"{SAMPLE} --steps 0": "Invalid value for '--steps'",
+    f"{SAMPLE} --steps 0": "invalid value for '--steps'",
     f"{SAMPLE} --steps 1001": "cannot take 1001 steps",
     f"{SAMPLE} --offset 999": r"offset 999 leaves the schedule .* \(--offset\) from 0 to",
-    f"{SAMPLE} --spacing quad": "spacing is 'quad'",
-    f"{SAMPLE} --final-alpha 1": "final_alpha is '1'; it should be 'one' or 'first'",
-    f"{SAMPLE} --clip-x0 much": r"clip_x0 \(--clip-x0\) is 'much'; give a number",
-    f"{SAMPLE} --clip-x0 0": "clip_x0 is 0.0",
+    f"{SAMPLE} --spacing quad": "'quad' is not one of 'trailing', 'uniform'",
+    f"{SAMPLE} --final-alpha 1": "'1' is not one of 'one', 'first'",
+    f"{SAMPLE} --clip-x0 much": "clip_x0 is 'much'; it should be a valid number",
+    f"{SAMPLE} --clip-x0 0": "clip_x0 is .0.; it should be greater than 0",
     f"{SAMPLE} --rederive-eps": "rederive_eps does nothing",
     f"{SAMPLE} --preset course --clip-x0 none --rederive-eps": "rederive_eps does nothing",
-    f"{SAMPLE} --save png": "save is 'png'",
-    f"{SAMPLE} --batch-size 0": "Invalid value for '--batch-size'",
+    f"{SAMPLE} --save png": "'png' is not one of 'clamp', 'min_max'",
+    f"{SAMPLE} --batch-size 0": "invalid value for '--batch-size'",
     f"{SAMPLE} --device gpu": "cannot use device 'gpu'",
-    "grade faces out": "Missing argument",
+    "grade faces out": "missing argument",
     "grade faces none noise": "'none' is not there; give the one that holds your images",
     "grade faces empty none": "'none' is not there; give the course's images",
     "grade faces empty empty": "'empty' holds no pictures",
     "noise new --seeds x": "'x' are no seeds; give numbers and ranges, such as 0-9",
-    "noise new --seeds 3-1": "the range '3-1' in '3-1' runs backwards",
+    "noise new --seeds 3-1": "the range '3-1' runs backwards",
     "noise new --seeds 0-2,1": "seed 1 is given more than once",
     "noise new --seeds 4294967296": "seed 4294967296 is out of range",
-    "noise new --size 0": "Invalid value for '--size'",
+    "noise new --size 0": "invalid value for '--size'",
     "noise new --like small.safetensors --size 8": "--like takes size and channels from the weights",
     "noise new --like none.safetensors": "no weights at 'none.safetensors'",
     "noise new --unet-py UNet.py": r"unet_py \(--unet-py\) does nothing without --like",
     "noise words.txt": "cannot write 'words.txt",
-    "train faces": "Missing option '--data'",
+    "train faces": "missing option '--data'",
     "train faces --data none --out run": "'none' is not there; give a folder or a zip",
     "train faces --data words.txt --out run": "'words.txt' is not a zip of pictures",
     "train faces --data empty --out run": "no pictures in 'empty'",
-    f"{TRAIN} --preset report": "unknown preset 'report'; choose one of: small, tiny",
+    f"{TRAIN} --preset report": "'report' is not one of 'small', 'tiny'",
     f"{TRAIN} --channels 2": "not 2",
-    f"{TRAIN} --prediction score": "unknown prediction 'score'",
-    f"{TRAIN} --lr nan": "lr is nan",
+    f"{TRAIN} --prediction score": "'score' is not one of 'eps', 'v', 'x0'",
+    f"{TRAIN} --lr nan": "invalid value for '--lr'",
     f"{TRAIN} --device gpu": "'gpu'",
     f"{TRAIN} --out words.txt/run": "cannot write",
 }
@@ -234,11 +234,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(dlcv, files, tmp_path, wor
     code, out, err = dlcv(words)
     assert code == 2 and out == ""
     assert re.search(BAD[words], err), err
-    assert "Traceback" not in err
-    if err.startswith("dlcv: "):
-        assert err.count("\n") == 1
-    else:
-        assert err.startswith("Usage: dlcv") and err.count("Error: ") == 1
+    assert err.startswith("dlcv: ") and err.count("\n") == 1
     assert contents(tmp_path) == before and names(tmp_path) == there
 
 

@@ -146,7 +146,7 @@ def test_a_judge_that_is_not_finite_is_neither_saved_nor_loaded(tmp_path):
     tensors, header = read_tensors(path)
     tensors["halves.0.head.weight"][0, 0] = math.nan
     write_tensors(path, tensors, header)
-    with pytest.raises(UserError, match="judge.safetensors': its halves.0.head.weight hold NaN"):
+    with pytest.raises(UserError, match="judge.safetensors' are not finite: 'halves.0.head.weight'"):
         load_judge(path)
 
 

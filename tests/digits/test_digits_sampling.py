@@ -96,7 +96,7 @@ def test_what_is_saved_with_a_network_is_what_its_denoiser_knows():
     assert (plain.schedule, plain.prediction, plain.shape, plain.null) == (
         NoiseSchedule.linear(20), "eps", (3, 28, 28), 20,
     )  # fmt: skip
-    facts = {"schedule": NoiseSchedule.cosine(20).config, "image_size": [3, 8, 8], "train": {"prediction": "v"}}
+    facts = {"schedule": NoiseSchedule.cosine(20).config, "shape": [3, 8, 8], "train": {"prediction": "v"}}
     known = own_denoiser(network, facts)
     assert (known.schedule, known.prediction, known.shape) == (NoiseSchedule.cosine(20), "v", (3, 8, 8))
     assert own_denoiser(small_context_unet(in_channels=1, height=12, width=8), {}).shape == (1, 12, 8)
@@ -176,7 +176,7 @@ def test_labels_and_seeds_that_do_not_go_together_are_told(model):
     with pytest.raises(UserError, match="label 21 is out of range; labels run from 0 to 19"):
         sample_digits(model, [0] * 300 + [21], range(301), FEW)
     with pytest.raises(UserError, match="takes no condition"):
-        sample_digits(own_denoiser(small_unet(num_classes=0), {"image_size": (3, 28, 28)}), [1], [1], FEW)
+        sample_digits(own_denoiser(small_unet(num_classes=0), {"shape": (3, 28, 28)}), [1], [1], FEW)
 
 
 @pytest.mark.parametrize("network", [small_unet, small_context_unet])
@@ -265,7 +265,7 @@ def test_more_images_than_their_names_can_count_are_told(model, tmp_path, count)
 def test_a_failure_leaves_nothing_behind(model, tmp_path):
     with full_disk(500), pytest.raises(UserError, match="cannot write .*free space"):
         write_hw2_digits(tmp_path / "new" / "out", model, FEW, count=1)
-    with pytest.raises(UserError, match="draws? images of .3, 8, 8., and the course asks for .3, 28, 28"):
+    with pytest.raises(UserError, match="draw images .3, 8, 8., the course asks for .3, 28, 28"):
         write_hw2_digits(tmp_path / "new" / "out", own_denoiser(small_context_unet(), {}), FEW, count=1)
     with pytest.raises(UserError, match="out of range; labels run from 0 to 9"):
         write_hw2_digits(tmp_path / "new" / "out", own_denoiser(small_unet(num_classes=10, timesteps=20), {}), FEW)
@@ -284,7 +284,7 @@ def drawn(monkeypatch):
         def draw(shown, *arguments, name=name, **options):
             given[name] = (shown, *arguments, options)
 
-        monkeypatch.setattr(f"dlcv_diffusion.figures.{name}", draw)
+        monkeypatch.setattr(f"dlcv_diffusion.digits.figures.{name}", draw)
     return given
 
 

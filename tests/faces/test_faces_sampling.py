@@ -222,7 +222,7 @@ def test_settings_that_mean_nothing_are_refused(options, said):
 def test_noises_and_seeds_must_fit(denoise):
     for x_T, said in [
         (noises(2, 3), "the noises are 3×16×16, but the weights 'small' draw 1×16×16"),
-        (noises(2)[0], r"tensor \(N, C, H, W\), .* not torch.Size\(\[1, 16, 16\]\)"),
+        (noises(2)[0], r"tensor \(N, C, H, W\), .* not \(1, 16, 16\)"),
         (noises(2)[:0], "N at least 1"),
         (noises(2).numpy(), "torch.as_tensor makes a tensor"),
         (noises(2) * float("nan"), "not finite"),
