@@ -20,7 +20,7 @@ from ..errors import check
 from ..evaluation.encoder import checked_images, encode, finite
 from ..images.arrays import to_x0
 from ..models.registry import ASSETS, Undrawn, filled, read_tensors, write_tensors
-from .course import HALVES
+from .course import HALF_FOLDERS
 
 JUDGE = ASSETS / "digits_judge.safetensors"
 REFERENCE_SCALE = 16  # features lie within ±√feature_dim, about 7: steps of 1/16 fit into int8
@@ -119,8 +119,8 @@ class Judge(nn.Module):
     def __init__(self, config: JudgeConfig = DEFAULT, references: int = 100):
         super().__init__()
         self.config = config
-        self.halves = nn.ModuleList(DigitClassifier(config) for _ in HALVES)
-        self.register_buffer("reference", torch.zeros(len(HALVES), 10, references, config.feature_dim))
+        self.halves = nn.ModuleList(DigitClassifier(config) for _ in HALF_FOLDERS)
+        self.register_buffer("reference", torch.zeros(len(HALF_FOLDERS), 10, references, config.feature_dim))
         self.metadata: dict[str, Any] = {}
 
     @torch.no_grad()

@@ -155,7 +155,7 @@ def test_samplers_and_guidance_are_options(dlcv, weights, tmp_path, options):
 
 def test_figures_are_written(dlcv, weights, tmp_path):
     code, out, err = dlcv(f"figures --only digits --out figures {weights}")
-    files = [f"digits_{name}.png" for name in ("mnistm_grid", "street_grid", "overview", "reverse_strip")]
+    files = [f"digits_{name}.png" for name in ("mnistm_grid", "second_half_grid", "overview", "reverse_strip")]
     assert (code, err) == (0, "") and out.splitlines() == [f"figures/{name}" for name in files]
     assert names(tmp_path / "figures") == sorted(files)
 
@@ -240,9 +240,9 @@ BAD = {
     "grade digits none": "no such folder: 'none'",
     "grade digits folder --count 0": "invalid value for '--count'",
     # train
-    "train digits --data none --out run": "no such folder or file: 'none'",
+    "train digits --data none --out run": "'none' is not there; give hw2_data",
     "train digits --data words.txt --out run": "words.txt",
-    "train digits --data labels.npz --out run": "labels from 25 to 25",
+    "train digits --data labels.npz --out run": r"the label \[25\]; labels must be",
     "train digits --root folder --out run": r"root \(--root\) does nothing for the data 'sample'",
     "train digits --photos folder --out run": r"photos \(--photos\) does nothing for the data 'sample'",
     "train digits --svhn --out run": r"give root \(--root\)",
@@ -352,4 +352,4 @@ def test_only_the_first_process_of_a_machine_speaks(dlcv, monkeypatch):
     assert dlcv("train digits --data none") == (2, "", "")
     assert waited == [10]  # so that the launcher does not stop the one that speaks
     monkeypatch.setenv("LOCAL_RANK", "0")
-    assert dlcv("train digits --data none")[2].startswith("dlcv: no such folder or file: 'none'")
+    assert dlcv("train digits --data none")[2].startswith("dlcv: 'none' is not there")

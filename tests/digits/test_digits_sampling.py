@@ -307,7 +307,7 @@ def test_the_overview_goes_from_noise_to_all_classes(model, drawn):
     config = SamplingConfig("ddim", 5, signal_leak=False)
     overview_figure(model, config, seeds=range(20), rows=4)
     shown, names_of_rows, names_of_columns, title, options = drawn["image_grid"]
-    assert title == "MNIST-M 0–9, then street digits 0–9"
+    assert title == "MNIST-M 0–9, then second half 0–9"
     assert shown.shape == (4, 20, 3, 28, 28) and torch.equal(shown[0], seeded_noise((20, 3, 28, 28), range(20)))
     assert names_of_rows == ["noise", "t = 19", "t = 11", "result"] and names_of_columns == [*"0123456789"] * 2
     finished = sample_digits(model, range(20), range(20), config)
@@ -316,7 +316,7 @@ def test_the_overview_goes_from_noise_to_all_classes(model, drawn):
 
 
 def test_halves_have_the_names_of_their_data(model):
-    assert [half_name(model, half) for half in (0, 1)] == ["MNIST-M", "street digits"]
+    assert [half_name(model, half) for half in (0, 1)] == ["MNIST-M", "second half"]  # weights that do not say
     model.facts = {"second_half": "SVHN"}
     assert half_name(model, 1) == "SVHN"
 
@@ -333,7 +333,7 @@ def test_a_strip_shows_what_the_network_was_given(model, drawn):
     torch.testing.assert_close(shown[3].x, steps[0].x, atol=1e-4, rtol=1e-4)  # the finished image
     for step in shown:
         torch.testing.assert_close(step.x0, steps[step.t].x0, atol=1e-4, rtol=1e-4)
-    assert options["names"] == ["MNIST-M, 4", "street digits, 4"] and list(options["images"]) == [0, 1]
+    assert options["names"] == ["MNIST-M, 4", "second half, 4"] and list(options["images"]) == [0, 1]
     assert options["facts"] == {"seeds": [1, 2], "sampler": "ddpm", "steps": "all", "w": 1.0, "weights": "UNet"}
 
 
@@ -345,7 +345,7 @@ def test_a_strip_of_few_steps_takes_the_nearest(model, drawn):
 
 def test_all_figures_are_written_with_their_facts(model, tmp_path):
     paths = write_digit_figures(tmp_path / "figures", model, FEW, seed=3)
-    written = [f"digits_{name}.png" for name in ("mnistm_grid", "overview", "reverse_strip", "street_grid")]
+    written = [f"digits_{name}.png" for name in ("mnistm_grid", "overview", "reverse_strip", "second_half_grid")]
     assert names(tmp_path / "figures") == sorted(path.name for path in paths) == written
     facts = read_facts(paths[0])
     assert (facts["seeds"], facts["steps"], facts["sampler"]) == (list(range(3, 13)), 3, "dpm_solver")
