@@ -15,6 +15,7 @@ from typing_extensions import TypedDict
 from ..declared import validated
 from ..denoiser import Denoiser
 from ..errors import UserError, check
+from ..reading import reading
 from ..schedule import NoiseSchedule
 from .foreign import foreign
 from .registry import OBJECT
@@ -147,10 +148,8 @@ def _config(of: Any, source: str, subfolder: str | None = None, *, reach: bool =
     if os.path.isdir(source):
         if not os.path.isfile(path):
             return {}
-        try:
+        with reading(path, "cannot be read as JSON of diffusers", "save the network again"):
             return OBJECT.validate_json(path.read_bytes())
-        except (OSError, ValueError) as error:
-            raise UserError(f"'{path}' cannot be read as JSON of diffusers; save the network again") from error
     try:
         with _quietly():
             return of.load_config(source, subfolder=subfolder)
