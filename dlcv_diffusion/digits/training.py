@@ -47,10 +47,9 @@ def train_digits(
     if data_options.get("labels") is not None:
         facts["labels"] = list(data_options["labels"])
     halves = (images.labels // 10).bincount(minlength=2)
-    if (halves >= 2).all():
-        facts["signal_leak"] = vars(SignalLeak.measure(images.images, images.labels))
-    elif halves.max() >= 2:  # one half alone, such as street digits: the same colours for whatever label
-        facts["signal_leak"] = vars(SignalLeak.measure(images.images, images.labels, classes=20))
+    if halves.max() >= 2:  # of one half alone, such as street digits, all labels have the same colours
+        classes = 10 if halves.min() >= 2 else 20
+        facts["signal_leak"] = vars(SignalLeak.measure(images.images, images.labels, classes))
     return recipe.run(images, out, facts, write_preview, options)
 
 

@@ -102,9 +102,8 @@ def build_model(name: str, config: Mapping[str, Any], source: str | Path = "") -
         return MODELS[name](**config)
     except (UserError, TypeError) as error:
         said = shorten(str(error), 200, placeholder=" …")
-        raise UserError(
-            f"{where}the settings do not fit the model '{name}' ({said}); was the file written by a newer version?"
-        ) from error
+        what = f"{where}the settings do not fit the model '{name}' ({said})"
+        raise UserError(f"{what}; was the file written by a newer version?") from error
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
@@ -161,11 +160,7 @@ def _opened(path: str | Path, tensors: bool) -> tuple[dict[str, Tensor], dict[st
 
 
 def save_model(
-    model: nn.Module,
-    path: str | Path,
-    metadata: Mapping[str, Any] | None = None,
-    *,
-    dtype: torch.dtype | None = None,
+    model: nn.Module, path: str | Path, metadata: Mapping[str, Any] | None = None, *, dtype: torch.dtype | None = None
 ) -> None:
     """Write a model's weights and `Facts`, with what is needed to build it again; atomic.
 

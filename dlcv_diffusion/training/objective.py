@@ -69,18 +69,14 @@ class DiffusionObjective(Objective):
         images, model = self.data.images, self.model
         check(len(images), "there are no images to train on")
         channels, *size = images.shape[1:]
-        check(
-            channels == model.in_channels, f"the model takes {model.in_channels} channels, the images have {channels}"
-        )
+        takes, top = model.in_channels, int(self.data.labels.max())
+        check(channels == takes, f"the model takes {takes} channels, the images have {channels}")
         config = getattr(model, "config", {})
         wanted = [config.get("height", size[0]), config.get("width", size[1])]
         sizes = "not ".join(f"{height}×{width}, " for height, width in (wanted, size))
         check(size == wanted, f"the model takes images of {sizes.rstrip(', ')}")
-        top = int(self.data.labels.max())
-        check(
-            top < self.null or not self.null,
-            f"label {top} is out of range; the model knows labels 0 to {self.null - 1}",
-        )
+        known = top < self.null or not self.null
+        check(known, f"label {top} is out of range; the model knows labels 0 to {self.null - 1}")
 
     @property
     def null(self) -> int:

@@ -16,6 +16,11 @@ from ..schedule import NoiseSchedule
 from .config import TrainConfig
 from .loop import TrainState, train
 
+OURS: Mapping[str, Any] = {"warmup": 300, "weight_decay": 0.0, "clip_grad": 1.0}
+"""Settings of the weights that ship."""
+QUICK: Mapping[str, Any] = {**OURS, "warmup": 50, "ema_decay": 0.99}
+"""Settings of a run of minutes, whose average must not look back for long."""
+
 
 @dataclass(frozen=True)
 class Recipe:
