@@ -55,12 +55,12 @@ class Facts(TypedDict, total=False):
     signal_leak: dict[str, Any] | None
 
 
-def _renamed(facts: Any) -> Any:
-    """What older versions called image_size is the shape."""
+def renamed(facts: Any) -> Any:
+    """Facts of any age by the names of today: older versions call the shape image_size."""
     return {"shape" if key == "image_size" else key: facts[key] for key in facts} if isinstance(facts, dict) else facts
 
 
-Metadata = Annotated[Facts, BeforeValidator(_renamed)]
+Metadata = Annotated[Facts, BeforeValidator(renamed)]
 
 
 @declared
