@@ -4,9 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
-from ..models.loading import own_denoiser
+from ..denoiser import Denoiser
 from ..training import TrainState
 from ..training.recipe import write_sheet
 from .data import load_digits, second_half
@@ -53,14 +51,13 @@ def train_digits(
     return recipe.run(images, out, facts, write_preview, options)
 
 
-def write_preview(model: nn.Module, path: str | Path, *, columns: int = 6) -> None:
+def write_preview(denoiser: Denoiser, path: str | Path, *, columns: int = 6) -> None:
     """A sheet of all 20 classes, `columns` noises each, at 12 steps and w = 2: how far the training has come.
 
     Rows of the sheet are digits; the left half of each row is MNIST-M, the right half labels 10-19.
 
-    >>> write_preview(network, "sheet.png")   # doctest: +SKIP
+    >>> write_preview(load_denoiser("digits"), "sheet.png")   # doctest: +SKIP
     """
     labels = [10 * half + digit for digit in range(10) for half in range(2) for _ in range(columns)]
-    denoiser = own_denoiser(model, getattr(model, "metadata", {}))
     images = sample_digits(denoiser, labels, list(range(columns)) * 20, SamplingConfig(steps=12, fast=True))
     write_sheet(images, path, 2 * columns)

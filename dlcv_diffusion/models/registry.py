@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, with_config
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -19,6 +19,7 @@ from typing_extensions import TypedDict
 from ..declared import declared, validated
 from ..errors import UserError, check
 from ..files import atomic_write
+from ..reading import reading
 from ..schedule import NoiseSchedule
 from ..tensors import unwrapped
 from .context_unet import ContextUnet
@@ -53,12 +54,12 @@ class Facts(TypedDict, total=False):
     signal_leak: dict[str, Any] | None
 
 
-def _renamed(facts: Any) -> Any:
-    """What older versions called image_size is the shape."""
+def renamed(facts: Any) -> Any:
+    """Facts of any age by the names of today: older versions call the shape image_size."""
     return {"shape" if key == "image_size" else key: facts[key] for key in facts} if isinstance(facts, dict) else facts
 
 
-Metadata = Annotated[Facts, BeforeValidator(_renamed)]
+Metadata = Annotated[Facts, BeforeValidator(renamed)]
 
 
 @declared
@@ -141,13 +142,11 @@ def _opened(path: str | Path, tensors: bool) -> tuple[dict[str, Tensor], dict[st
     if not os.path.isfile(path):
         raise UserError(f"no weights at '{path}'; {_give_weights()}")
     check(os.access(path, os.R_OK), f"you may not read '{path}'; change its permissions, or give other weights")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            found = {name: file.get_tensor(name) for name in file.keys() if tensors}  # noqa: SIM118 – not a dict
-    except (SafetensorError, OSError, ValueError) as error:
-        hint = "; a course's .pt file is read by `dlcv convert`" if path.suffix in (".pt", ".pth") else ""
-        raise UserError(f"'{path}' is not a whole safetensors file (truncated, or of another format){hint}") from error
+    advice = "a course's .pt file is read by `dlcv convert`" if path.suffix in (".pt", ".pth") else "give another"
+    whole = "is not a whole safetensors file (truncated, or of another format)"
+    with reading(path, whole, advice), safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+        found = {name: file.get_tensor(name) for name in file.keys() if tensors}  # noqa: SIM118 – not a dict
     header = None
     with suppress(ValueError):
         header = OBJECT.validate_json(metadata.get("dlcv_diffusion", "null"))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..declared import declared, validated
 from ..errors import UserError, check
 from ..files import atomic_write
-from ..models.registry import read_tensors, write_tensors
+from ..models.registry import read_tensors, renamed, write_tensors
 from .config import RunConfig, learning_rate
 
 AVERAGE = "ema.module."
@@ -102,7 +102,7 @@ class Checkpoint:
         old = replace(old, compile=self.config.compile)  # which is no other run
         if all(learning_rate(k, old) == learning_rate(k, self.config) for k in range(min(saved.step, old.steps))):
             old = replace(old, steps=self.config.steps)  # nor is this, while what is behind would be the same
-        changed = shorten(differences({**saved.facts, "train": asdict(old)}, self.facts), 300)
+        changed = shorten(differences({**renamed(saved.facts), "train": asdict(old)}, self.facts), 300)
         check(not changed, f"{where} was started with other settings ({changed}); use the same to resume")
         check(saved.step <= self.config.steps, f"{where} has done {saved.step} steps, more than {self.config.steps}")
 
