@@ -68,13 +68,10 @@ class DiffusionObjective(Objective):
     def __post_init__(self) -> None:
         images, model = self.data.images, self.model
         check(len(images), "there are no images to train on")
-        channels, *size = images.shape[1:]
-        takes, top = model.in_channels, int(self.data.labels.max())
-        check(channels == takes, f"the model takes {takes} channels, the images have {channels}")
-        config = getattr(model, "config", {})
-        wanted = [config.get("height", size[0]), config.get("width", size[1])]
-        sizes = "not ".join(f"{height}×{width}, " for height, width in (wanted, size))
-        check(size == wanted, f"the model takes images of {sizes.rstrip(', ')}")
+        drawn = getattr(model, "shape", None) or (model.in_channels, *images.shape[2:])
+        made, wanted = ("×".join(map(str, shape)) for shape in (images.shape[1:], drawn))
+        check(made == wanted, f"the model takes images of {wanted} (channels, height, width), not {made}")
+        top = int(self.data.labels.max())
         known = top < self.null or not self.null
         check(known, f"label {top} is out of range; the model knows labels 0 to {self.null - 1}")
 

@@ -187,17 +187,18 @@ def test_a_sound_one_goes_on(tmp_path, sound):
 
 
 def test_a_checkpoint_of_an_older_version_goes_on(tmp_path, sound):
-    """Without the settings that came later, and with the average's counter."""
+    """Without the settings that came later, with the average's counter, and the shape by its former name."""
     files, (tensors, header) = sound
     train = header["checkpoint"]["facts"]["train"]
+    facts = {"metadata": {"shape": [3, 8, 8]}}
     older = {name: value for name, value in train.items() if name not in ("compile", "noise_levels", "decay")}
     write_tensors(
         tmp_path / CHECKPOINT,
         {**tensors, "ema.n_averaged": torch.tensor(4)},
-        with_facts(train=older)(tensors, header)[1],
+        with_facts(train=older, image_size=[3, 8, 8])(tensors, header)[1],
     )
-    small_train(tmp_path, resume=True)
-    small_train(tmp_path / "whole")
+    small_train(tmp_path, **facts, resume=True)
+    small_train(tmp_path / "whole", **facts)
     assert weights(tmp_path) == weights(tmp_path / "whole")
 
 

@@ -514,7 +514,7 @@ def test_a_folder_that_cannot_be_written_is_found_out_before_the_first_step(tmp_
     "images, labels, reason",
     [
         ((0, 3, 8, 8), 0, "no images"),
-        ((4, 1, 8, 8), 0, "takes 3 channels, the images have 1"),
+        ((4, 1, 8, 8), 0, "takes images of 3×8×8 .channels, height, width., not 1×8×8"),
         ((4, 3, 8, 8), 20, "label 20 is out of range; the model knows labels 0 to 19"),
     ],
 )
@@ -527,7 +527,7 @@ def test_data_that_do_not_fit_the_model_are_told(tmp_path, images, labels, reaso
 
 def test_images_of_another_size_than_a_context_unet_s_are_told(tmp_path):
     run = train(small_context_unet(), small_digits(size=12), SCHEDULE, TrainConfig(steps=2), tmp_path / "run")
-    with pytest.raises(UserError, match="takes images of 8×8, not 12×12"):
+    with pytest.raises(UserError, match="takes images of 3×8×8 .channels, height, width., not 3×12×12"):
         next(run)
     assert names(tmp_path) == []
 
