@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from dlcv_diffusion import UserError, seeded_noise
 from dlcv_diffusion.denoiser import load_denoiser
-from dlcv_diffusion.digits.course import HALVES
+from dlcv_diffusion.digits.course import HALF_FOLDERS
 from dlcv_diffusion.digits.evaluation import judge_accuracy
 from dlcv_diffusion.digits.figures import half_name
 from dlcv_diffusion.digits.judge import JUDGE, load_judge
@@ -83,7 +83,7 @@ def measure(page: Page, weights: str, steps: Sequence[int], batch: int, repeats:
     seconds = in_turns(contenders, repeats, warm_up=0)
     read = {name: judge_accuracy(torch.cat(c.images), c.labels, judge) for name, c in contenders.items()}
     faster = {name: ratio(seconds[reports_name], times) for name, times in seconds.items()}
-    halves = {half: half_name(report.model, index) for index, half in enumerate(HALVES)}
+    halves = {half: half_name(report.model, index) for index, half in enumerate(HALF_FOLDERS)}
 
     page.add(f"# Few steps against the report's {T}")
     page.add(f"{machine()}.")

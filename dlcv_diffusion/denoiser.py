@@ -6,7 +6,7 @@ A network gives ε, v or x0: x_t is known, so that each follows from the others,
     v = √ᾱ_t ε − √(1 − ᾱ_t) x0,     x̂0 = √ᾱ_t x_t − √(1 − ᾱ_t) v,     ε = √(1 − ᾱ_t) x_t + √ᾱ_t v
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,8 @@ class Denoiser(nn.Module):
     Called as `denoise(x, t)` or `denoise(x, t, condition)` it answers in ε, in the dtype of x, whatever the network
     gives and computes in.
 
-    Raises `UserError` for an unknown prediction, and when called, for a network whose output has another shape than x.
+    Raises `UserError` for an unknown prediction, a shape that is none, and when called, for a network whose output has
+    another shape than x.
 
     >>> denoise = Denoiser(network, NoiseSchedule.linear(1000), "v", shape=(3, 32, 32))   # doctest: +SKIP
     >>> image = last(ddim(denoise, seeded_noise((1, *denoise.shape), [0]))).x             # doctest: +SKIP
@@ -52,6 +53,8 @@ class Denoiser(nn.Module):
     ):
         super().__init__()
         check(prediction in PREDICTIONS, f"unknown prediction '{prediction}'; choose one of {', '.join(PREDICTIONS)}")
+        sizes = shape is None or (isinstance(shape, Sequence) and len(shape) == 3 and min(shape) >= 1)
+        check(sizes, f"the shape of one image is (C, H, W), not {shape}")
         self.model, self.schedule, self.prediction = model, schedule, prediction
         self.shape, self.null, self.name, self.facts = shape and tuple(shape), null, name, dict(facts or {})
 

@@ -11,6 +11,10 @@ class UserError(ValueError):
     dlcv_diffusion.errors.UserError: no such folder: 'hw2_data'; give the folder that holds digits/, or --data sample
     """
 
+    def __init__(self, sentence: str):
+        # a file's name may hold line breaks, or bytes that are no text
+        super().__init__("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in sentence))
+
 
 def check(condition: object, sentence: str) -> None:
     """Raise `UserError(sentence)` unless the condition holds.

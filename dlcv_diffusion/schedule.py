@@ -13,7 +13,7 @@ paper's t is our t + 1.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -45,7 +45,7 @@ class NoiseSchedule:
         wanted = "a noise schedule needs a list of betas, each of them a number between 0 and 1"
         try:
             self.betas = torch.as_tensor(betas, dtype=torch.float64, device="cpu")
-        except (TypeError, ValueError, RuntimeError) as error:  # words, nothing, lists of several lengths
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:  # words, nothing, uneven lists
             raise UserError(wanted) from error
         check(self.betas.ndim == 1 and len(self.betas) and ((self.betas > 0) & (self.betas < 1)).all(), wanted)
         self.config = dict(config or {"schedule": "betas", "betas": self.betas.tolist()})
@@ -62,7 +62,7 @@ class NoiseSchedule:
         self._tables: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
     @classmethod
-    def linear(cls, T: int = 350, beta_1: float = 1e-4, beta_T: float = 2e-2) -> "NoiseSchedule":
+    def linear(cls, T: int = 350, beta_1: float = 1e-4, beta_T: float = 2e-2) -> Self:
         """β_t from β_1 to β_T in equal steps. T = 350 is the report's schedule, T = 1000 the DDPM paper's.
 
         >>> NoiseSchedule.linear(1000).betas[[0, -1]].tolist()
@@ -72,7 +72,7 @@ class NoiseSchedule:
         return cls(betas, {"schedule": "linear", "T": T, "beta_1": beta_1, "beta_T": beta_T})
 
     @classmethod
-    def scaled_linear(cls, T: int = 1000, beta_1: float = 8.5e-4, beta_T: float = 1.2e-2) -> "NoiseSchedule":
+    def scaled_linear(cls, T: int = 1000, beta_1: float = 8.5e-4, beta_T: float = 1.2e-2) -> Self:
         """√β_t from √β_1 to √β_T in equal steps: Stable Diffusion's (arXiv 2112.10752).
 
         >>> [round(beta, 6) for beta in NoiseSchedule.scaled_linear().betas[[0, -1]].tolist()]
@@ -83,7 +83,7 @@ class NoiseSchedule:
         return cls(betas, {"schedule": "scaled_linear", "T": T, "beta_1": beta_1, "beta_T": beta_T})
 
     @classmethod
-    def cosine(cls, T: int = 1000, s: float = 0.008) -> "NoiseSchedule":
+    def cosine(cls, T: int = 1000, s: float = 0.008) -> Self:
         """ᾱ_t = f(t) / f(0), f(t) = cos²((t/T + s)/(1 + s) · π/2), β_t ≤ 0.999 (arXiv 2102.09672, eq. 17).
 
         >>> round(NoiseSchedule.cosine(1000).alphas_bar[499].item(), 3)
@@ -94,24 +94,20 @@ class NoiseSchedule:
         return cls((1 - f[1:] / f[:-1]).clamp(max=0.999), {"schedule": "cosine", "T": T, "s": s})
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "NoiseSchedule":
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
         """The schedule that `config` describes. Raises `UserError` for a config that is none of ours.
 
         >>> NoiseSchedule.from_config({"schedule": "linear", "T": 350, "beta_1": 1e-4, "beta_T": 0.02}).T
         350
         """
-        makers = {
-            "linear": cls.linear,
-            "scaled_linear": cls.scaled_linear,
-            "cosine": cls.cosine,
-            "betas": cls,
-        }
-        arguments = {name: value for name, value in config.items() if name != "schedule"}
-        try:
-            return makers[config["schedule"]](**arguments)
-        except (KeyError, TypeError) as error:
-            known = ", ".join(makers)
-            raise UserError(f"not a noise schedule: {dict(config)}; the schedules are {known}") from error
+        from .declared import validated  # pydantic, which `import dlcv_diffusion` does without
+
+        makers = {"linear": cls.linear, "scaled_linear": cls.scaled_linear, "cosine": cls.cosine}
+        makers["betas"] = lambda betas: cls(betas)
+        given = validated(dict[str, Any], config, "not a noise schedule")
+        kind = str(given.pop("schedule", "nothing"))
+        check(kind in makers, f"not a noise schedule: '{kind:.60}'; the schedules are {', '.join(makers)}")
+        return validated(makers[kind], given, "not a noise schedule")  # each maker's signature declares what it takes
 
     def __len__(self) -> int:
         return self.T

@@ -82,7 +82,7 @@ def write_own(path, *, prediction="v", name="small", **changes):
     config = {"in_channels": 1, "channels": (8, 16), "blocks": 1, "emb_channels": 32, "timesteps": 1000}
     model = with_random_weights(UNet(**{**config, **changes}))
     size = [model.in_channels, SIZE, SIZE]
-    facts = {"schedule": NoiseSchedule.linear(1000).config, "image_size": size, "prediction": prediction, "name": name}
+    facts = {"schedule": NoiseSchedule.linear(1000).config, "shape": size, "prediction": prediction, "name": name}
     save_model(model, path, facts)
     return path
 

@@ -74,24 +74,20 @@ def small_network(name, seed=0):
     return with_random_weights(small_context_unet(n_downs=1, timesteps=20), seed)
 
 
-def small_train(out, *, model="UNet", seed=0, preview=None, checkpoint_every=2, resume=False, metadata=None, **changes):
+RUN_OPTIONS = ("preview", "checkpoint_every", "resume", "metadata")
+
+
+def small_train(out, **changes):
     """A run of six steps on 8×8 images, as a list of its states."""
+    return list(small_train_states(out, **changes))
+
+
+def small_train_states(out, *, model="UNet", seed=0, **changes):
+    """The same as it comes, state by state."""
+    options = {name: changes.pop(name) for name in RUN_OPTIONS if name in changes}
+    options = {"checkpoint_every": 2, "preview_every": 3, "device": "cpu", **options}
     config = TrainConfig(**{"steps": 6, "batch_size": 4, "warmup": 2, "clip_grad": 1.0, **changes})
-    return list(
-        train(
-            small_network(model, seed),
-            small_digits(),
-            SCHEDULE,
-            config,
-            out,
-            resume=resume,
-            checkpoint_every=checkpoint_every,
-            preview=preview,
-            preview_every=3,
-            device="cpu",
-            metadata=metadata,
-        )
-    )
+    return train(small_network(model, seed), small_digits(), SCHEDULE, config, out, **options)
 
 
 # --- folders and disks ------------------------------------------------------------------------------------------------

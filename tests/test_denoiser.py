@@ -6,8 +6,9 @@ from diffusers import DDIMScheduler, DDPMScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlcv_diffusion import NoiseSchedule, UserError, ddim, dpm_solver, guided, last, seeded_noise
-from dlcv_diffusion.denoiser import PREDICTIONS, Denoiser, to_eps, training_target
+from dlcv_diffusion import NoiseSchedule, UserError, ddim, ddpm, dpm_solver, guided, last, seeded_noise
+from dlcv_diffusion.denoiser import PREDICTIONS, Denoiser, load_denoiser, to_eps, training_target
+from dlcv_diffusion.models import registry
 
 THEIRS = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
 SHAPE = (4, 3, 4, 4)
@@ -74,26 +75,51 @@ MU, S = 0.3, 0.2
 class GaussianNetwork(torch.nn.Module):
     """The best network of pixels ~ N(±μ, s²), the sign by the label, + for ∅: it gives ε, v or x0."""
 
-    def __init__(self, schedule, prediction):
+    def __init__(self, T, prediction):
         super().__init__()
-        self.schedule, self.prediction = schedule, prediction
+        self.config = {"T": T, "prediction": prediction}
+        self.in_channels, self.num_classes, self.timesteps, self.shape = 1, 2, T, None
+        self.register_buffer("alphas_bar", torch.zeros(T))
 
     def forward(self, x, t, labels):
-        abar = self.schedule.alphas_bar[t].reshape(-1, 1, 1, 1)
+        abar = self.alphas_bar[t].reshape(-1, 1, 1, 1)
         mu = torch.where(labels == 1, -MU, MU).reshape(-1, 1, 1, 1)
         eps = (1 - abar).sqrt() * (x - abar.sqrt() * mu) / (abar * S**2 + 1 - abar)
         x0 = (x - (1 - abar).sqrt() * eps) / abar.sqrt()
-        return {"eps": eps, "x0": x0, "v": abar.sqrt() * eps - (1 - abar).sqrt() * x0}[self.prediction].float()
+        given = {"eps": eps, "x0": x0, "v": abar.sqrt() * eps - (1 - abar).sqrt() * x0}
+        return given[self.config["prediction"]]
 
 
+SAMPLERS = {
+    "ddpm": lambda denoise, x_T: ddpm(denoise, x_T, seeds=range(len(x_T))),
+    "ddim": lambda denoise, x_T: ddim(denoise, x_T, steps=100),
+    "ddim, η = 1": lambda denoise, x_T: ddim(denoise, x_T, steps=400, eta=1.0, seeds=range(len(x_T))),
+    "dpm_solver": lambda denoise, x_T: dpm_solver(denoise, x_T, steps=50),
+}
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("prediction", PREDICTIONS)
-def test_a_network_of_any_prediction_draws_the_right_mean_and_variance(prediction):
-    """Through the very lines that the README shows: guided(denoiser, labels, w), seeded noise, a sampler."""
+def test_saved_weights_of_any_prediction_draw_the_right_mean_and_variance(tmp_path, monkeypatch, prediction, sampler):
+    """Through the very lines that the README shows: load_denoiser, guided, seeded noise, a sampler."""
+    monkeypatch.setitem(registry.MODELS, "GaussianNetwork", GaussianNetwork)
     schedule = NoiseSchedule.linear(1000)
-    denoiser = Denoiser(GaussianNetwork(schedule, prediction), schedule, prediction, shape=(1, 40, 40), null=2)
+    network = GaussianNetwork(1000, prediction)
+    network.alphas_bar.copy_(schedule.alphas_bar)
+    facts = {"schedule": schedule.config, "prediction": prediction, "shape": (1, 40, 40)}
+    registry.save_model(network, tmp_path / "m.safetensors", facts)
+
+    denoiser = load_denoiser(tmp_path / "m.safetensors", device="cpu")
+    assert (denoiser.prediction, denoiser.null, denoiser.schedule) == (prediction, 2, schedule)
     denoise = guided(denoiser, [0, 1] * 8, w=0.0)
     x_T = seeded_noise((16, *denoiser.shape), seeds=range(16))
-    image = last(dpm_solver(denoise, x_T, steps=50)).x
+    image = last(SAMPLERS[sampler](denoise, x_T)).x
     for sign, part in ((1, image[::2]), (-1, image[1::2])):
         assert part.mean().item() == pytest.approx(sign * MU, abs=0.02)
         assert part.std().item() == pytest.approx(S, abs=0.02)
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (3, 0, 28), (1, 3, 28, 28), 28])
+def test_a_shape_is_channels_height_and_width(shape):
+    with pytest.raises(UserError, match=r"shape of one image is \(C, H, W\)"):
+        Denoiser(lambda x, t: x, NoiseSchedule.linear(10), shape=shape)

@@ -82,7 +82,7 @@ def test_digits_of_gaussian_data(prediction, tmp_path):
 
 @pytest.mark.parametrize("prediction", ["eps", "v", "x0"])
 def test_faces_of_gaussian_data(prediction, tmp_path):
-    facts = {"prediction": prediction, "schedule": NoiseSchedule.linear(1000).config, "image_size": [1, 64, 64]}
+    facts = {"prediction": prediction, "schedule": NoiseSchedule.linear(1000).config, "shape": (1, 64, 64)}
     save_model(Gaussian(prediction, 1000, 1), tmp_path / "gaussian.safetensors", facts)
     images = run(BLOCKS[1].replace('"faces"', '"gaussian.safetensors"'))["images"]
     assert_right(images / 127.5 - 1)

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from dlcv_diffusion import Denoiser, NoiseSchedule, load_denoiser
 from dlcv_diffusion.device import best_device
-from dlcv_diffusion.digits.course import HALVES
+from dlcv_diffusion.digits.course import HALF_FOLDERS
 from dlcv_diffusion.digits.data import load_digits
 from dlcv_diffusion.digits.evaluation import DigitsReport, evaluate_digits
 from dlcv_diffusion.digits.figures import half_name
@@ -139,7 +139,7 @@ def result(
     """One row of the results file."""
     return {
         "weights": args.weights_fingerprint,
-        "names": {half: half_name(denoiser, index) for index, half in enumerate(HALVES)},
+        "names": {half: half_name(denoiser, index) for index, half in enumerate(HALF_FOLDERS)},
         "judge": args.judge_fingerprint,
         "sampler": config.sampler,
         "steps": config.steps or denoiser.schedule.T,
@@ -159,14 +159,14 @@ KEY = ("weights", "judge", "sampler", "steps", "spacing", "w", "interval", "sign
 
 def markdown(results: list[dict[str, Any]]) -> str:
     """The rows as a table: accuracy, Fréchet ratio (1: as real images) and recall of both halves."""
-    first, second = (results[0]["names"][half] for half in HALVES)
+    first, second = (results[0]["names"][half] for half in HALF_FOLDERS)
     columns = f"accuracy {first} | {second} | Fréchet {first} | {second} | recall {first} | {second}"
     lines = [
         f"| sampler | steps | w | guided where σ in | start | {columns} |",
         "| --- | ---: | ---: | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in results:
-        halves = [row["halves"][half] for half in HALVES]
+        halves = [row["halves"][half] for half in HALF_FOLDERS]
         interval = "all" if row["interval"] is None else "[{:g}, {:g}]".format(*row["interval"])
         accuracies = " | ".join(f"{100 * half['accuracy']:.1f} %" for half in halves)
         ratios, recalls = (

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dlcv_diffusion.digits.course import HALVES
+from dlcv_diffusion.digits.course import HALF_FOLDERS
 from dlcv_diffusion.digits.data import load_digits
 from dlcv_diffusion.digits.judge import JUDGE, DigitClassifier, Judge, load_judge, save_judge
 from dlcv_diffusion.files import atomic_write
@@ -88,7 +88,7 @@ def train_half(half: int, data: ImageArrays, args: argparse.Namespace) -> tuple[
         classifier = DigitClassifier()
     classifier = classifier.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(classifier.parameters(), lr=args.lr, weight_decay=0.02)
-    state_file = args.work / f"judge_{HALVES[half]}.pt"
+    state_file = args.work / f"judge_{HALF_FOLDERS[half]}.pt"
     begin, best, best_state, seconds = 0, 0.0, None, 0.0
     if state_file.exists():
         saved = torch.load(state_file, weights_only=True)
@@ -117,10 +117,8 @@ def train_half(half: int, data: ImageArrays, args: argparse.Namespace) -> tuple[
             best, best_state = reached, {k: v.clone() for k, v in classifier.state_dict().items()}
         spent = time.perf_counter() - begun
         seconds += spent
-        print(
-            f"{HALVES[half]} epoch {epoch + 1}: loss {np.mean(losses):.3f}, validation {reached:.4f}, {spent:.0f} s",
-            flush=True,
-        )
+        said = f"loss {np.mean(losses):.3f}, validation {reached:.4f}, {spent:.0f} s"
+        print(f"{HALF_FOLDERS[half]} epoch {epoch + 1}: {said}", flush=True)
         with atomic_write(state_file) as temporary:
             torch.save(
                 {
@@ -165,11 +163,11 @@ def main() -> None:
 
     judge = Judge(references=args.references)
     facts = {}
-    for half, name in enumerate(HALVES):
+    for half, name in enumerate(HALF_FOLDERS):
         classifier, facts[name] = train_half(half, half_of(args.data, "train", half), args)
         judge.halves[half].load_state_dict(classifier.state_dict())
     judge.eval()
-    for half in range(len(HALVES)):
+    for half in range(len(HALF_FOLDERS)):
         held_out = half_of(args.data, "held_out", half)
         shuffle = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(half))
         for digit in range(10):
@@ -180,7 +178,7 @@ def main() -> None:
 
     judge = load_judge(args.out)  # as it ships, in float16
     reached, per_class = {}, {}
-    for half, name in enumerate(HALVES):
+    for half, name in enumerate(HALF_FOLDERS):
         held_out = half_of(args.data, "held_out", half)
         right = judge.read(held_out.images, half)[0] == held_out.labels
         reached[name] = round(right.float().mean().item(), 4)

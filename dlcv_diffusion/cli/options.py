@@ -57,7 +57,11 @@ TrainBatchSize = Annotated[
 ]
 LearningRate = Annotated[float | None, Option(help="instead of the preset's peak learning rate", max=10)]
 TrainSeed = Annotated[int, Option(help="of the initial weights, the order of the images, and the noise", **SEED)]
-Precision = Annotated[Literal["no", "bf16", "fp16"] | None, Option(help="no: float32, as in the presets")]
+Precision = Annotated[
+    Literal["no", "bf16", "fp16", "auto"] | None,
+    Option(help="no: float32, as in the presets; auto: bf16 where the device is quick at it"),
+]
+Compile = Annotated[bool, Option(help="torch.compile: a minute to begin, quicker from then on; with --resume too")]
 CheckpointEvery = Annotated[int, Option(help="steps between two checkpoints", **STEPS)]
 PreviewEvery = Annotated[int, Option(help="steps between two sample grids", **STEPS)]
 

@@ -33,6 +33,7 @@ def digits(
     lr: options.LearningRate = None,
     seed: options.TrainSeed = 0,
     precision: options.Precision = None,
+    compile: options.Compile = False,
     device: options.Device = None,
     checkpoint_every: options.CheckpointEvery = 500,
     preview_every: options.PreviewEvery = 1000,
@@ -41,7 +42,7 @@ def digits(
     from ..digits.training import train_digits
 
     run = {"resume": resume, "device": device, "checkpoint_every": checkpoint_every, "preview_every": preview_every}
-    run |= given(steps=steps, batch_size=batch_size, lr=lr, seed=seed, precision=precision)
+    run |= given(steps=steps, batch_size=batch_size, lr=lr, seed=seed, precision=precision, compile=compile)
     extra = {name: value for name, value in {"svhn": svhn, "root": root, "photos": photos}.items() if value}
     show_training(train_digits(preset, data, out, data_options=extra, **run), out)
 
@@ -69,6 +70,7 @@ def faces(
     lr: options.LearningRate = None,
     seed: options.TrainSeed = 0,
     precision: options.Precision = None,
+    compile: options.Compile = False,
     device: options.Device = None,
     checkpoint_every: options.CheckpointEvery = 500,
     preview_every: options.PreviewEvery = 1000,
@@ -77,5 +79,13 @@ def faces(
     from ..faces.training import train_faces
 
     run = {"resume": resume, "device": device, "checkpoint_every": checkpoint_every, "preview_every": preview_every}
-    run |= given(prediction=prediction, steps=steps, batch_size=batch_size, lr=lr, seed=seed, precision=precision)
+    run |= given(
+        prediction=prediction,
+        steps=steps,
+        batch_size=batch_size,
+        lr=lr,
+        seed=seed,
+        precision=precision,
+        compile=compile,
+    )
     show_training(train_faces(data, preset, out, size=size, channels=channels, **run), out)

@@ -1,18 +1,29 @@
 """The course's own layout: `hw2_data/digits/{mnistm,svhn}` with `data/*.png`, `train.csv` and `val.csv`."""
 
 import csv
+import io
+import os
+import re
 from pathlib import Path
 
 import torch
 
-from ..errors import UserError
+from ..errors import check
 from ..images.arrays import ImageArrays, spread
+from ..images.folders import PICTURE_SUFFIXES
 from ..images.pictures import read_digits
+from ..reading import reading
 
-HALVES = ("mnistm", "svhn")
+HALF_FOLDERS = ("mnistm", "svhn")
 """Folder names of label // 10."""
 
 SPLITS = {"train": ("train.csv",), "held_out": ("val.csv", "test.csv")}
+NAMES = ("image_name", "image", "image_path", "img", "filename", "file_name", "file", "name", "path")
+LABELS = ("label", "labels", "class", "digit", "target", "y")
+INDEX = ("", "index", "unnamed: 0")
+"""What columns are called that hold file names, labels, and pandas' row numbers."""
+
+WHOLE = re.compile(r"([+-]?\d{1,9})(\.0*)?")
 
 
 def digits_folder(folder: str | Path) -> Path | None:
@@ -23,61 +34,68 @@ def digits_folder(folder: str | Path) -> Path | None:
     >>> digits_folder("no/such/folder") is None
     True
     """
-    for candidate in (Path(folder) / "digits", Path(folder)):
-        if any((candidate / half / name).is_file() for half in HALVES for names in SPLITS.values() for name in names):
-            return candidate
-    return None
+    lists = [Path(half, name) for half in HALF_FOLDERS for names in SPLITS.values() for name in names]
+    places = (Path(folder) / "digits", Path(folder))
+    return next((place for place in places if any(os.path.isfile(place / name) for name in lists)), None)
 
 
 def read_list(path: str | Path) -> list[tuple[str, int]]:
     """The rows `(file name, label 0-9)` of one of the course's CSV files, whose first row is a header.
+
+    What pandas writes is read: columns in any order that are known by `NAMES` and `LABELS` (other names: just two), its
+    index column, labels such as "7.0", quotes, commas, semicolons or tabs, any line ends.
 
     Raises `UserError` where the file is missing, has no header, no row, a row too short or a label that is none.
 
     >>> read_list("hw2_data/digits/svhn/train.csv")[0]   # doctest: +SKIP
     ('00000.png', 1)
     """
-    path = Path(path)
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file) if row]
-    except FileNotFoundError as error:
-        raise UserError(f"no such list of pictures: '{path}'; the course's folder has it beside data/") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"'{path}' cannot be read as a CSV file: {error}") from error
-    if rows and (len(rows[0]) < 2 or rows[0][1].strip().lstrip("-").isdigit()):
-        raise UserError(
-            f"'{path}' begins with {','.join(rows[0])!r}; its first row must be a header such as 'image_name,label'"
-        )
+    with reading(path, "is not a CSV file in UTF-8", "the course's folder has one beside data/"):
+        text = Path(path).read_bytes().decode("utf-8-sig")
+        delimiter = max(",;\t", key=text.partition("\n")[0].count)
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+        rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
+    rows = [(line, row) for line, row in rows if any(row)]
+    check(rows, f"'{path}' lists no picture")
+    name_column, label_column = _columns(path, rows[0][1])
     listed = []
-    for line, row in enumerate(rows[1:], start=2):
-        try:
-            name, label = row[0].strip(), int(row[1])
-        except (IndexError, ValueError) as error:
-            raise UserError(f"'{path}', row {line}: {','.join(row)!r} is not 'file name,label'") from error
-        if not 0 <= label <= 9:
-            raise UserError(f"'{path}', row {line}: label {label} of '{name}' is not a digit 0-9")
-        listed.append((name, label))
-    if not listed:
-        raise UserError(f"'{path}' lists no picture")
+    for line, row in rows[1:]:
+        name, label = (row[column] if column < len(row) else "" for column in (name_column, label_column))
+        whole = WHOLE.fullmatch(label)
+        check(name and whole, f"'{path}', line {line}: {delimiter.join(row)[:80]!r} is not 'file name,label'")
+        number = int(whole[1])
+        check(0 <= number <= 9, f"'{path}', line {line}: label {number} of '{name}' is not a digit 0-9")
+        listed.append((name, number))
+    check(listed, f"'{path}' lists no picture")
     return listed
+
+
+def _columns(path: str | Path, header: list[str]) -> tuple[int, int]:
+    """Which columns hold the file names and the labels."""
+    columns = {number: cell.lower() for number, cell in enumerate(header) if cell.lower() not in INDEX}
+    name = next((number for number, cell in columns.items() if cell in NAMES), None)
+    label = next((number for number, cell in columns.items() if cell in LABELS), None)
+    data = any(cell.endswith(PICTURE_SUFFIXES) or WHOLE.fullmatch(cell) for cell in columns.values())
+    clear = not data and (len(columns) == 2 or None not in (name, label))
+    said = ",".join(header)[:80]
+    check(clear, f"'{path}' begins with {said!r}; its first line must be a header such as 'image_name,label'")
+    name = next(number for number in columns if number != label) if name is None else name
+    return name, next(number for number in columns if number != name) if label is None else label
 
 
 def hw2_half(folder: str | Path, half: str, split: str = "train", limit: int | None = None) -> ImageArrays:
     """`mnistm` (labels 0-9) or `svhn` (labels 10-19) of the course's digits, split "train" or "held_out" (`val.csv`).
 
-    `folder` is `hw2_data/digits`. Raises `UserError` for whatever is missing or wrong, by its file name and row.
+    `folder` is `hw2_data/digits`. Raises `UserError` for whatever is missing or wrong, by its file name and line.
 
     >>> hw2_half("hw2_data/digits", "svhn", "held_out")   # doctest: +SKIP
     ImageArrays(18251 images (3, 28, 28), 10 classes)
     """
     home = Path(folder) / half
-    if not home.is_dir():
-        raise UserError(f"no such folder: '{home}'; the course's digits/ has {' and '.join(HALVES)} in it")
+    check(os.path.isdir(home), f"no such folder: '{home}'; the course's digits/ has {' and '.join(HALF_FOLDERS)} in it")
     lists = [home / name for name in SPLITS[split]]
-    listed = read_list(next((path for path in lists if path.is_file()), lists[0]))
-    if limit is not None:
-        listed = [listed[row] for row in spread(torch.tensor([label for _, label in listed]), limit).tolist()]
-    images = read_digits([home / "data" / name for name, _ in listed])
-    offset = 10 * HALVES.index(half)
-    return ImageArrays(images, torch.tensor([label + offset for _, label in listed]))
+    listed = read_list(next((path for path in lists if os.path.isfile(path)), lists[0]))
+    names, labels = zip(*listed, strict=True)
+    rows = spread(torch.tensor(labels), limit)
+    images = read_digits(home / "data", [names[row] for row in rows.tolist()])
+    return ImageArrays(images, torch.tensor(labels)[rows] + 10 * HALF_FOLDERS.index(half))

@@ -4,6 +4,7 @@ The other half is SVHN where SVHN is to be had (the course's folder, torchvision
 digits that stand in for it. `svhn=True` is the switch.
 """
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,10 +13,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..errors import UserError
+from ..errors import UserError, check
 from ..images.arrays import ImageArrays, place_in_class, spread
+from ..images.folders import picture_names
 from ..images.pictures import read_digits, shrink
-from .course import HALVES, digits_folder, hw2_half
+from ..reading import reading
+from .course import HALF_FOLDERS, digits_folder, hw2_half
 from .mnist_m import load_photos, mnist_m
 
 SAMPLE = Path(__file__).parents[1] / "assets" / "digits_sample.webp"
@@ -65,38 +68,34 @@ def load_digits(
     >>> load_digits("sample", split="held_out")
     ImageArrays(800 images (3, 28, 28), 20 classes)
     """
-    if split not in ("train", "held_out"):
-        raise UserError(f"no such split: {split!r}; there are 'train' and 'held_out'")
-    if limit is not None and limit < 1:
-        raise UserError(f"limit is {limit}; it must be at least 1")
-    if seed < 0:
-        raise UserError(f"seed is {seed}; it must be at least 0")
+    check(split in ("train", "held_out"), f"no such split: {split!r}; there are 'train' and 'held_out'")
+    check(limit is None or limit >= 1, f"limit is {limit}; it must be at least 1")
+    check(seed >= 0, f"seed is {seed}; it must be at least 0")
+    for label in () if labels is None else labels:
+        check(label in range(20), f"there is no label {label!r}; labels are whole numbers from 0 to 19")
     name, has_svhn = str(source), False
+    check(name, f"the data has no name; give a folder, an .npz or one of {', '.join(SOURCES)}")
     course = digits_folder(name) if name not in SOURCES else None
-    if photos is not None and (name == "sample" or course is not None):
-        raise UserError(_unused("photos", name))
-    if root is not None and name != "torchvision" and (course is not None or not svhn):
-        raise UserError(_unused("root", name))
+    _check_used("photos", photos is None or (name != "sample" and course is None), name)
+    _check_used("root", root is None or name == "torchvision" or (svhn and course is None), name)
     if name == "sample":
         data = embedded_sample(split)
     elif name == "torchvision":
-        first = torchvision_mnist_m(
-            _needed(root), _photographs(photos), split, seed=seed, download=download, limit=limit
-        )
+        options = {"seed": seed, "download": download, "limit": limit}
+        first = torchvision_mnist_m(_needed(root), _photographs(photos), split, **options)
         data = first if svhn else joined(first, rendered(len(first), split, seed, fonts, photos, processes))
     elif name == "street":
         data = rendered(limit or 10_000, split, seed, fonts, photos, processes)
     elif course is not None:
-        data, has_svhn = joined(*(hw2_half(course, half, split, limit) for half in HALVES)), True
+        data, has_svhn = joined(*(hw2_half(course, half, split, limit) for half in HALF_FOLDERS)), True
     else:
         data = local_digits(name, split, photos=photos, seed=seed)
     if svhn and not has_svhn:
         first = data.subset(data.labels < 10)
         data = joined(first, torchvision_svhn(_needed(root), split, download=download, limit=limit))
     if labels is not None:
-        data = data.subset(torch.isin(data.labels, torch.tensor(list(labels), dtype=torch.int64)))
-        if not len(data):
-            raise UserError(f"the data '{source}' has no image of the labels {list(labels)}; choose others")
+        data = data.subset(torch.isin(data.labels, torch.tensor([int(label) for label in labels], dtype=torch.int64)))
+        check(len(data), f"the data '{source}' has no image of the labels {list(labels)}; choose others")
     return data if limit is None else limited(data, limit)
 
 
@@ -154,11 +153,8 @@ def torchvision_mnist_m(
     from torchvision.datasets import MNIST
 
     mnist = _torchvision(MNIST, root, download, train=split == "train")
-    digits, labels = mnist.data.numpy(), mnist.targets
-    if limit is not None:
-        rows = spread(labels, limit)
-        digits, labels = digits[rows.numpy()], labels[rows]
-    return ImageArrays(torch.from_numpy(mnist_m(digits, photos, seed)), labels)
+    rows = spread(mnist.targets, limit)
+    return ImageArrays(torch.from_numpy(mnist_m(mnist.data[rows].numpy(), photos, seed)), mnist.targets[rows])
 
 
 def torchvision_svhn(
@@ -172,11 +168,9 @@ def torchvision_svhn(
     from torchvision.datasets import SVHN
 
     svhn = _torchvision(SVHN, root, download, split="train" if split == "train" else "test")
-    images, labels = torch.from_numpy(svhn.data), torch.as_tensor(svhn.labels, dtype=torch.int64)
-    if limit is not None:
-        rows = spread(labels, limit)
-        images, labels = images[rows], labels[rows]
-    return ImageArrays(shrink(images), labels + 10)
+    labels = torch.as_tensor(svhn.labels, dtype=torch.int64)
+    rows = spread(labels, limit)
+    return ImageArrays(shrink(torch.from_numpy(svhn.data)[rows]), labels[rows] + 10)
 
 
 def _torchvision(dataset: type, root: str | Path, download: bool, **options: object):
@@ -208,108 +202,81 @@ def local_digits(
     ImageArrays(108000 images (3, 28, 28), 20 classes)
     """
     path = Path(path)
-    if path.is_dir() and (path / f"digits_{split}.npz").is_file():
-        return _npz(path / f"digits_{split}.npz", photos, seed)
-    if path.is_file():
-        return _part(_npz(path, photos, seed), split)
-    if not path.is_dir():
-        raise UserError(
-            f"no such folder or file: '{path}'; give hw2_data, an .npz or a folder of pictures, "
-            "or one of the sources 'sample', 'torchvision', 'street'"
-        )
-    listed = []
-    for file in sorted(p for p in path.rglob("*") if p.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp", ".bmp")):
-        label = _label(file.relative_to(path))
-        if label is None:
-            raise UserError(
-                f"'{file}' has no class in its path; name it as '7/a.png', 'svhn/7/a.png' or 'svhn/7_001.png'"
-            )
-        if not 0 <= label <= 19:
-            raise UserError(f"'{file}' would have label {label}; labels are 0-9 (MNIST-M) and 10-19 (SVHN)")
-        listed.append((file, label))
-    if not listed:
-        raise UserError(
-            f"no picture in '{path}'; expected '7/a.png', 'svhn/7/a.png', 'svhn/7_001.png' or digits_{split}.npz"
-        )
-    if photos is not None:
-        raise UserError(_unused("photos", path))
-    labels = torch.tensor([label for _, label in listed])
-    rows = _rows(labels, split)
-    if not len(rows):
-        raise UserError(f"'{path}' has fewer than ten pictures of each class, so none is held out; add some")
-    return ImageArrays(read_digits([listed[row][0] for row in rows.tolist()]), labels[rows])
+    prepared = path / f"digits_{split}.npz"
+    if os.path.isfile(prepared):
+        return _npz(prepared, photos, seed)
+    if os.path.isfile(path) and path.suffix.lower() != ".zip":
+        data = _npz(path, photos, seed)
+        return data.subset(split_rows(data.labels, split, path))
+    names = picture_names(path, advice="give hw2_data, an .npz, or pictures named as '7/a.png' or 'svhn/7_001.png'")
+    _check_used("photos", photos is None, path)
+    labels = torch.tensor([_label(path, name) for name in names])
+    rows = split_rows(labels, split, path)
+    return ImageArrays(read_digits(path, [names[row] for row in rows.tolist()]), labels[rows])
 
 
 def second_half(source: str | Path, *, svhn: bool = False) -> str:
-    """What labels 10-19 of a source show: "SVHN", "street digits", or "second half" where its layout does not tell.
+    """What labels 10-19 of a source are known to show: "SVHN", "street digits", or else "second half".
+
+    SVHN are torchvision's download and the course's layout; street digits are what this package makes: the sources of
+    `SOURCES` and the files of `tools/make_digits_data.py`. A folder that is called `svhn` can hold anything.
 
     >>> second_half("sample")
     'street digits'
     """
-    path = Path(source)
     if svhn or (str(source) not in SOURCES and digits_folder(source) is not None):
         return "SVHN"
-    ours = ("digits_train.npz", "digits_held_out.npz")
-    if str(source) in SOURCES or path.name in ours or any((path / name).is_file() for name in ours):
-        return "street digits"
-    parts = {part.lower() for folder in path.glob("**/") for part in folder.relative_to(path).parts}
-    names = [name for part, name in {"svhn": "SVHN", "street": "street digits"}.items() if part in parts]
-    return names[0] if len(names) == 1 else "second half"
+    path, ours = Path(source), ("digits_train.npz", "digits_held_out.npz")
+    made = str(source) in SOURCES or path.name in ours or any(os.path.isfile(path / name) for name in ours)
+    return "street digits" if made else "second half"
 
 
-def _label(path: Path) -> int | None:
-    """The label that a relative path tells: `7/a.png`, `17/a.png`, `svhn/7/a.png`, `svhn/7_001.png`, `7_001.png`."""
-    half = 10 if any(part.lower() in ("svhn", "street") for part in path.parts[:-1]) else 0
-    folders = [part for part in path.parts[:-1] if part.isdigit()]
-    if folders:
-        return int(folders[-1]) + half
-    name = re.match(r"(\d+)_", path.name)
-    return int(name[1]) + half if name else None
+def _label(source: str | Path, name: str) -> int:
+    """The label that a path tells: `7/a.png`, `17/a.png`, `svhn/7/a.png`, `svhn/7_001.png`, `7_001.png`."""
+    *folders, file = name.split("/")
+    half = 10 if any(folder.lower() in ("svhn", "street") for folder in folders) else 0
+    digits = [folder for folder in folders if re.fullmatch("[0-9]+", folder)] or re.findall("^([0-9]+)_", file)
+    wanted = "name it as '7/a.png', 'svhn/7/a.png' or 'svhn/7_001.png'"
+    check(digits, f"'{source}/{name}' has no class in its path; {wanted}")
+    label = int(digits[-1]) + half
+    check(label <= 19, f"'{source}/{name}' would have label {label}; labels are 0-9 (MNIST-M) and 10-19 (SVHN)")
+    return label
 
 
-def _npz(path: Path, photos: str | Path | Sequence[np.ndarray] | None, seed: int) -> ImageArrays:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            images, labels = file["images"], file["labels"]
-    except (OSError, ValueError, EOFError, KeyError, AttributeError, TypeError) as error:
-        raise UserError(f"'{path}' is not an .npz with 'images' and 'labels'") from error
-    except Exception as error:  # zipfile and zlib have errors of their own for a file that is cut short
-        raise UserError(f"'{path}' is damaged: {error}") from error
-    if images.ndim not in (3, 4) or images.dtype != np.uint8 or labels.shape != images.shape[:1]:
-        raise UserError(
-            f"'{path}' holds images {images.dtype} {images.shape} and labels {labels.shape}; "
-            "expected uint8 (N, 3, 28, 28) or MNIST's (N, 28, 28), and as many labels"
-        )
-    if not len(images):
-        raise UserError(f"'{path}' holds no image")
-    if labels.dtype.kind not in "iu" and not (labels.dtype.kind == "f" and (labels % 1 == 0).all()):
-        raise UserError(f"'{path}' has labels that are not whole numbers ({labels.dtype}); they must be 0-19")
-    labels = labels.astype(np.int64)
-    if images.ndim == 4 and images.shape[-1] == 3:
+def _npz(path: str | Path, photos: str | Path | Sequence[np.ndarray] | None, seed: int) -> ImageArrays:
+    fault = "is not an .npz with 'images' and 'labels', or it is damaged"
+    with reading(path, fault, "write it again with numpy.savez"), open(path, "rb") as file, np.load(file) as arrays:
+        images, labels = (np.asarray(arrays[name]) for name in ("images", "labels"))
+    held = f"'{path}' holds images {images.dtype} {images.shape} and labels {labels.dtype} {labels.shape}"
+    fits = images.ndim in (3, 4) and images.dtype == np.uint8 and labels.shape == images.shape[:1]
+    numbers = labels.dtype.kind in "iuf"
+    check(fits and numbers, f"{held}; there should be uint8 (N, 3, 28, 28) or (N, 28, 28), and as many labels, numbers")
+    check(len(images), f"'{path}' holds no image")
+    grey = images.ndim == 3
+    if not grey and images.shape[-1] == 3:
         images = images.transpose(0, 3, 1, 2)
-    top = 9 if images.ndim == 3 else 19
-    if labels.min() < 0 or labels.max() > top:
-        raise UserError(f"'{path}' has labels from {labels.min()} to {labels.max()}; they must be 0-{top}")
-    if images.shape[-2:] not in ((28, 28), (32, 32)) or (images.ndim == 4 and images.shape[1] != 3):
-        raise UserError(f"'{path}' holds images of shape {images.shape[1:]}; digits must be 28×28 or 32×32, in RGB")
-    if images.ndim == 4 and photos is not None:
-        raise UserError(_unused("photos", path))
-    if images.ndim == 3:
-        images = mnist_m(images, _photographs(photos), seed)
-    return ImageArrays(shrink(torch.from_numpy(np.ascontiguousarray(images))), torch.from_numpy(labels))
+    top = 9 if grey else 19
+    wrong = labels[~np.isin(labels, range(top + 1))][:1]
+    check(not len(wrong), f"'{path}' has the label {wrong}; labels must be whole numbers, 0-{top}")
+    fits = images.shape[-2:] in ((28, 28), (32, 32)) and (grey or images.shape[1] == 3)
+    check(fits, f"'{path}' holds images of shape {images.shape[1:]}; digits must be 28×28 or 32×32, in RGB")
+    _check_used("photos", grey or photos is None, path)
+    images = mnist_m(images, _photographs(photos), seed) if grey else np.ascontiguousarray(images)
+    return ImageArrays(shrink(torch.from_numpy(images)), torch.from_numpy(labels.astype(np.int64)))
 
 
-def _rows(labels: torch.Tensor, split: str) -> torch.Tensor:
-    """Every tenth image of each class is held out; the others are for training."""
+def split_rows(labels: torch.Tensor, split: str, source: str | Path) -> torch.Tensor:
+    """Which rows of a set without a split of its own belong to a split: every tenth of each class is held out.
+
+    Raises `UserError` where none does.
+
+    >>> split_rows(torch.zeros(20), "held_out", "data")
+    tensor([ 9, 19])
+    """
     held_out = place_in_class(labels) % 10 == 9
-    return torch.nonzero(held_out if split == "held_out" else ~held_out)[:, 0]
-
-
-def _part(data: ImageArrays, split: str) -> ImageArrays:
-    rows = _rows(data.labels, split)
-    if not len(rows):
-        raise UserError("the set has fewer than ten images of each class, so none is held out")
-    return data.subset(rows)
+    rows = torch.nonzero(held_out if split == "held_out" else ~held_out)[:, 0]
+    check(len(rows), f"'{source}' has fewer than ten images of each class, so none is held out; add some")
+    return rows
 
 
 def limited(data: ImageArrays, limit: int) -> ImageArrays:
@@ -331,25 +298,21 @@ def joined(*parts: ImageArrays) -> ImageArrays:
     return ImageArrays(torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts]))
 
 
-def _unused(name: str, source: str | Path) -> str:
+def _check_used(option: str, used: bool, source: str | Path) -> None:
     uses = {
         "root": "it is for the source 'torchvision' and for svhn (--svhn)",
         "photos": "it is for the sources 'torchvision' and 'street' and for an .npz of MNIST's grey digits",
-    }
-    return f"{name} (--{name}) does nothing for the data '{source}'; {uses[name]}, so leave it out or name the source"
+    }[option]
+    check(used, f"{option} (--{option}) does nothing for the data '{source}'; {uses}, so leave it out")
 
 
 def _needed(root: str | Path | None) -> Path:
-    if root is None:
-        raise UserError(
-            "torchvision's data needs a folder: give root (--root), where MNIST/ or train_32x32.mat lie or shall lie"
-        )
+    files = "where MNIST/ or train_32x32.mat lie or shall lie"
+    check(root is not None, f"torchvision's data needs a folder: give root (--root), {files}")
     return Path(root)
 
 
 def _photographs(photos: str | Path | Sequence[np.ndarray] | None) -> Sequence[np.ndarray]:
-    if photos is None:
-        raise UserError(
-            "MNIST-M needs photographs for its backgrounds; give photos (--photos), a folder or zip of pictures"
-        )
+    wanted = "give photos (--photos), a folder or zip of pictures"
+    check(photos is not None, f"MNIST-M needs photographs for its backgrounds; {wanted}")
     return load_photos(photos) if isinstance(photos, str | Path) else photos

@@ -13,7 +13,7 @@ from ..evaluation.accuracy import Accuracy, accuracy_of, class_labels
 from ..evaluation.encoder import checked_images
 from ..evaluation.neighbours import Nearest, nearest_training
 from ..evaluation.realism import Realism, realism
-from .course import HALVES
+from .course import HALF_FOLDERS
 from .judge import SHAPE, Judge, default_judge
 
 DRAWS = 20  # random draws of real images that a Fréchet distance is the median of
@@ -74,8 +74,8 @@ def judge_accuracy(images: Tensor, labels: Sequence[int] | Tensor, judge: Judge 
     0.984
     """
     judge = judge or default_judge()
-    halves = by_half(images, labels).items()
-    return {HALVES[half]: accuracy_of(judge.read(images, half)[0], digits, 10) for half, (images, digits) in halves}
+    halves = ((HALF_FOLDERS[half], half, *rows) for half, rows in by_half(images, labels).items())
+    return {name: accuracy_of(judge.read(images, half)[0], digits, 10) for name, half, images, digits in halves}
 
 
 def against_held_out(features: Tensor, digits: Tensor, half: int, judge: Judge, *, seed: int = 0) -> Realism:
@@ -137,7 +137,7 @@ def evaluate_digits(
     for half, (samples, digits) in by_half(images, labels).items():
         read, features = judge.read(samples, half)
         of_half = [data[half][0] for data in real if half in data]
-        halves[HALVES[half]] = HalfReport(
+        halves[HALF_FOLDERS[half]] = HalfReport(
             **asdict(accuracy_of(read, digits, classes=10)),
             **asdict(against_held_out(features, digits, half, judge, seed=seed)),
             nearest=nearest_training(samples, *of_half) if len(of_half) == 2 else None,
@@ -152,5 +152,5 @@ def by_half(images: Tensor, labels: Sequence[int] | Tensor) -> dict[int, tuple[T
     [0]
     """
     images = checked_images(images, SHAPE).cpu()
-    halves = (labels := class_labels(labels, len(images), 10 * len(HALVES))) // 10
+    halves = (labels := class_labels(labels, len(images), 10 * len(HALF_FOLDERS))) // 10
     return {half: (images[halves == half], labels[halves == half] % 10) for half in halves.unique().tolist()}

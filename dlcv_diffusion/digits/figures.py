@@ -88,13 +88,13 @@ def overview_figure(
 
 
 def half_name(denoiser: Denoiser, half: int) -> str:
-    """What a half is called: "MNIST-M", and "street digits" or "SVHN" after the data the model was trained on.
+    """What a half is called: "MNIST-M"; "street digits" or "SVHN", where the weights tell their data, or "second half".
 
     >>> from dlcv_diffusion import load_denoiser
     >>> half_name(load_denoiser("digits"), 1)
     'street digits'
     """
-    return ("MNIST-M", denoiser.facts.get("second_half", "street digits"))[half]
+    return ("MNIST-M", denoiser.facts.get("second_half", "second half"))[half]
 
 
 def write_digit_figures(

@@ -5,13 +5,14 @@ import re
 import sys
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from ..errors import UserError
+from ..errors import check
 
 GLYPH_HEIGHT = 96
 """Pixels from the top to the bottom of the digit 0 as `Font.glyph` draws it."""
@@ -61,16 +62,14 @@ def _glyph(path: str, digit: int) -> np.ndarray:
 def _sized(path: str) -> ImageFont.FreeTypeFont:
     """The font at the size where its 0 is GLYPH_HEIGHT pixels high."""
     left, top, right, bottom = ImageFont.truetype(path, 200).getbbox("0")
-    if bottom <= top:
-        raise OSError("draws nothing")
+    check(bottom > top, f"'{path}' draws nothing")
     return ImageFont.truetype(path, max(8, round(200 * GLYPH_HEIGHT / (bottom - top))))
 
 
 def _draw(font: ImageFont.FreeTypeFont, digit: int) -> tuple[np.ndarray, int, int]:
     """The ink of one digit, and where its top and bottom lie relative to the line."""
     left, top, right, bottom = font.getbbox(str(digit))
-    if right <= left or bottom <= top or right - left > 1000 or bottom - top > 1000:
-        raise OSError("draws nothing, or far too much")
+    check(0 < right - left <= 1000 and 0 < bottom - top <= 1000, "the font draws nothing, or far too much")
     image = Image.new("L", (right - left, bottom - top))
     ImageDraw.Draw(image).text((-left, -top), str(digit), fill=255, font=font)
     return np.asarray(image), top, bottom
@@ -95,33 +94,30 @@ def plain_digits(path: str | Path) -> Font | None:
         return None
     tops, bottoms = np.array([d[1] for d in drawn]), np.array([d[2] for d in drawn])
     tolerance = 0.07 * GLYPH_HEIGHT  # old-style figures hang below the line or stop at the x-height
-    if np.ptp(tops) > tolerance or np.ptp(bottoms) > tolerance:
-        return None
-    if not 0.9 * GLYPH_HEIGHT < drawn[0][0].shape[0] < 1.1 * GLYPH_HEIGHT:  # a bitmap font that does not scale
-        return None
+    lining = np.ptp(tops) <= tolerance and np.ptp(bottoms) <= tolerance
+    scales = 0.9 * GLYPH_HEIGHT < drawn[0][0].shape[0] < 1.1 * GLYPH_HEIGHT  # which a bitmap font does not
     masks = [d[0] > 127 for d in drawn]
-    thickness = []
-    for digit, mask in enumerate(masks):
-        if mask.shape[1] > 1.05 * GLYPH_HEIGHT or mask.mean() < 0.08:
-            return None
-        if not (mask[:8].any() and mask[-8:].any()):  # a hollow box: the font's own measures are wrong
-            return None
-        if ndimage.label(mask, np.ones((3, 3)))[1] != 1:
-            return None
-        if ndimage.label(~np.pad(mask, 1))[1] - 1 not in HOLES[digit]:
-            return None
-        depth = ndimage.distance_transform_edt(np.pad(mask, 1))
-        ridge = depth[(depth == ndimage.maximum_filter(depth, 3)) & (depth > 1)]
-        thickness.append(2 * np.median(ridge) if ridge.size else 0)
-    stroke = float(np.median(thickness) / GLYPH_HEIGHT)
-    if not 0.075 <= stroke <= 0.30:
+    if not (lining and scales and all(_closed(mask, HOLES[digit]) for digit, mask in enumerate(masks))):
         return None
-    small = [_fingerprint(d[0]) for d in drawn]
-    for a in range(10):
-        for b in range(a):
-            if np.abs(small[a] - small[b]).mean() < 0.05:
-                return None
-    return Font(path, family, style, stroke)
+    stroke = float(np.median([_thickness(mask) for mask in masks]) / GLYPH_HEIGHT)
+    looks = [_fingerprint(d[0]) for d in drawn]
+    distinct = all(np.abs(a - b).mean() >= 0.05 for a, b in combinations(looks, 2))
+    return Font(path, family, style, stroke) if 0.075 <= stroke <= 0.30 and distinct else None
+
+
+def _closed(mask: np.ndarray, holes: set[int]) -> bool:
+    """Whether the ink is one piece with so many holes, neither wide nor pale, and not the box of a missing glyph."""
+    if mask.shape[1] > 1.05 * GLYPH_HEIGHT or mask.mean() < 0.08 or not (mask[:8].any() and mask[-8:].any()):
+        return False
+    one_piece = ndimage.label(mask, np.ones((3, 3)))[1] == 1
+    return one_piece and ndimage.label(~np.pad(mask, 1))[1] - 1 in holes
+
+
+def _thickness(mask: np.ndarray) -> float:
+    """Twice the median distance from the middle of the strokes to their edge, in pixels."""
+    depth = ndimage.distance_transform_edt(np.pad(mask, 1))
+    ridge = depth[(depth == ndimage.maximum_filter(depth, 3)) & (depth > 1)]
+    return 2 * np.median(ridge) if ridge.size else 0
 
 
 def _fingerprint(mask: np.ndarray) -> np.ndarray:
@@ -139,8 +135,7 @@ def find_fonts(*folders: str | Path, exclude: str = ODD_FAMILIES) -> list[Font]:
     if folders:
         roots = [Path(folder) for folder in folders]
         for root in roots:
-            if not root.is_dir():
-                raise UserError(f"no such folder of fonts: '{root}'")
+            check(os.path.isdir(root), f"no such folder of fonts: '{root}'")
     else:
         roots = [root for root in (Path(os.path.expanduser(folder)) for folder in FOLDERS) if root.is_dir()]
         roots.append(Path(sys.prefix) / "share" / "fonts")
@@ -156,8 +151,7 @@ def find_fonts(*folders: str | Path, exclude: str = ODD_FAMILIES) -> list[Font]:
             continue
         looks.append((widths, look))
         fonts.append(font)
-    if not fonts:
-        raise UserError(f"no font with plain digits below {', '.join(map(str, roots))}; install some, or name a folder")
+    check(fonts, f"no font with plain digits below {', '.join(map(str, roots))}; install some, or name a folder")
     return fonts
 
 

@@ -4,6 +4,7 @@ The course's own classifiers are a LeNet for MNIST-M, whose file `Classifier.pth
 given here, and a ResNet-34 from a hub for SVHN; our judge reads in their place where they are not at hand.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import UserError, check
+from ..errors import check
 from ..evaluation.accuracy import Accuracy, accuracy_of
 from ..evaluation.encoder import finite
-from ..evaluation.handed_in import first_of, names_in, read_picture
-from ..images.arrays import to_x0
-from .course import HALVES
+from ..evaluation.handed_in import first_of, read_picture
+from ..images.folders import names_in
+from ..images.pixels import to_x0
+from ..reading import reading
+from ..tensors import load_tensors
+from .course import HALF_FOLDERS
 from .evaluation import table_line
 from .judge import Judge, default_judge
 
@@ -101,12 +105,12 @@ def grade_digits(
     mean                99.1%
     read by our judge, not by the course's classifiers: no statement about the course's baselines
     """
-    check(Path(folder).is_dir(), f"no such folder: '{folder}'; give the one that holds mnistm/ and svhn/")
+    check(os.path.isdir(folder), f"no such folder: '{folder}'; give the one that holds mnistm/ and svhn/")
     lenet = load_course_classifier(mnistm_classifier) if mnistm_classifier is not None else None
-    pictures = {name: read_half(Path(folder) / name, per_digit) for name in HALVES}
+    pictures = {name: read_half(Path(folder) / name, per_digit) for name in HALF_FOLDERS}
     judge = judge or default_judge()
     read = {name: judge.read(images, half)[0] for half, (name, (images, _)) in enumerate(pictures.items())}
-    read_by = dict.fromkeys(HALVES, OUR_JUDGE)
+    read_by = dict.fromkeys(HALF_FOLDERS, OUR_JUDGE)
     if lenet is not None:
         with torch.no_grad():
             read["mnistm"] = lenet(to_x0(pictures["mnistm"][0])).argmax(1)
@@ -122,7 +126,7 @@ def read_half(folder: str | Path, per_digit: int = PER_DIGIT) -> tuple[Tensor, T
     folder = Path(folder)
     check(1 <= per_digit <= 999, f"pictures are numbered from 001 to 999; there cannot be {per_digit} of each digit")
     wanted = {f"{digit}_{number:03d}.png": digit for digit in range(10) for number in range(1, per_digit + 1)}
-    there = names_in(folder, f"{10 * per_digit} pictures; the course asks for mnistm/ and svhn/")
+    there = names_in(folder, f"give {10 * per_digit} pictures; the course asks for mnistm/ and svhn/")
     strange, missing = [name for name in there if name not in wanted], [name for name in wanted if name not in there]
     expected = f"there should be {len(wanted)} pictures, 0_001.png … 9_{per_digit:03d}.png"
     check(not strange, f"'{folder}' holds {first_of(strange)}, a name that does not belong there; {expected}")
@@ -145,13 +149,10 @@ def load_course_classifier(path: str | Path) -> CourseLeNet:
     >>> load_course_classifier("Classifier.pth")(torch.zeros(1, 3, 28, 28)).shape   # doctest: +SKIP
     torch.Size([1, 10])
     """
-    path, classifier = Path(path), CourseLeNet()
-    check(path.is_file(), f"no classifier at '{path}'; give the course's Classifier.pth, or leave it out for our judge")
-    try:
-        classifier.load_state_dict(dict(torch.load(path, map_location="cpu", weights_only=True))["state_dict"])
-    except Exception as error:  # a foreign file can fail in any way: zipfile, pickle, Unicode, memory
-        wanted = "a whole file with a LeNet's weights under the key 'state_dict'"
-        raise UserError(f"'{path}' is not the course's MNIST-M classifier, {wanted}") from error
+    classifier, wanted = CourseLeNet(), "the course's MNIST-M classifier, with weights under the key 'state_dict'"
+    content = load_tensors(path, wanted, "leave it out for our judge")
+    with reading(path, f"is not {wanted}", "leave it out for our judge"):
+        classifier.load_state_dict(content["state_dict"])
     for name, weights in classifier.state_dict().items():
         finite(weights, f"'{path}': its {name}")
     return classifier.eval()

@@ -19,8 +19,8 @@ from ..declared import declared, validated
 from ..errors import check
 from ..evaluation.encoder import checked_images, encode, finite
 from ..images.arrays import to_x0
-from ..models.registry import ASSETS, load_state, read_tensors, write_tensors
-from .course import HALVES
+from ..models.registry import ASSETS, Undrawn, filled, read_tensors, write_tensors
+from .course import HALF_FOLDERS
 
 JUDGE = ASSETS / "digits_judge.safetensors"
 REFERENCE_SCALE = 16  # features lie within ±√feature_dim, about 7: steps of 1/16 fit into int8
@@ -119,8 +119,8 @@ class Judge(nn.Module):
     def __init__(self, config: JudgeConfig = DEFAULT, references: int = 100):
         super().__init__()
         self.config = config
-        self.halves = nn.ModuleList(DigitClassifier(config) for _ in HALVES)
-        self.register_buffer("reference", torch.zeros(len(HALVES), 10, references, config.feature_dim))
+        self.halves = nn.ModuleList(DigitClassifier(config) for _ in HALF_FOLDERS)
+        self.register_buffer("reference", torch.zeros(len(HALF_FOLDERS), 10, references, config.feature_dim))
         self.metadata: dict[str, Any] = {}
 
     @torch.no_grad()
@@ -160,11 +160,11 @@ def load_judge(path: str | Path = JUDGE, device: torch.device | str = "cpu") -> 
     tensors, header = read_tensors(path)
     check("judge" in header, f"'{path}' holds no digit judge; leave the path out to use the one in the package")
     header = validated(JudgeHeader, header, f"'{path}'")
-    judge = Judge(header.judge, header.references)
-    counters = {k: v for k, v in judge.state_dict().items() if k.endswith("num_batches_tracked")}
-    state = {name: finite(tensor.float(), f"'{path}': its {name}") for name, tensor in tensors.items()}
-    load_state(judge, {**counters, **state}, path)
-    judge.reference /= REFERENCE_SCALE
+    with torch.device("meta"), Undrawn():
+        judge = Judge(header.judge, header.references)
+    counters = {k: torch.tensor(0) for k in judge.state_dict() if k.endswith("num_batches_tracked")}
+    reference = {k: v.float() / REFERENCE_SCALE for k, v in tensors.items() if v.dtype == torch.int8}
+    judge = filled(judge, {**counters, **tensors, **reference}, path)
     judge.metadata = header.metadata
     return judge.to(device).eval()
 

@@ -19,7 +19,7 @@ from ..declared import validated
 from ..errors import UserError, check
 from ..evaluation.measured import Row, read_rows
 from ..models.registry import ASSETS
-from .course import HALVES
+from .course import HALF_FOLDERS
 
 MEASURED = ASSETS / "digits_measured.json"
 MILESTONES = ASSETS / "digits_milestones.png"
@@ -90,7 +90,7 @@ def guidance_sweep(
     weights = sorted({w for w, _ in found})
     accuracy, distance = {}, {}
     for name in wanted:
-        for half in HALVES:
+        for half in HALF_FOLDERS:
             values, label = [found.get((w, name), {}).get(half, {}) for w in weights], called.get(half, half) + name
             # as floats, what is None, or not there, is NaN
             accuracy[label] = np.array([value.get("accuracy") for value in values], float).tolist()

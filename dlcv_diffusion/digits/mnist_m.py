@@ -1,16 +1,14 @@
 """MNIST-M: MNIST's digits blended with crops of photographs (Ganin et al. 2016, arXiv 1505.07818)."""
 
 import io
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from ..errors import UserError
-from ..images.pictures import read_rgb
-
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm")
+from ..errors import check
+from ..images.folders import picture_names, read_pictures
+from ..images.pictures import REPLACE, open_picture
 
 
 def blend(photo: np.ndarray, digit: np.ndarray) -> np.ndarray:
@@ -32,10 +30,9 @@ def mnist_m(digits: np.ndarray, photos: Sequence[np.ndarray], seed: int, *, star
     (5, 3, 28, 28)
     """
     count, height, width = digits.shape
-    if not len(photos):
-        raise UserError("MNIST-M needs photographs for its backgrounds; give a folder or zip of pictures")
-    if any(photo.shape[0] < height or photo.shape[1] < width for photo in photos):
-        raise UserError(f"a photograph is smaller than the {height}×{width} digits; leave it out")
+    check(len(photos), "MNIST-M needs photographs for its backgrounds; give a folder or zip of pictures")
+    large = all(photo.shape[0] >= height and photo.shape[1] >= width for photo in photos)
+    check(large, f"a photograph is smaller than the {height}×{width} digits; leave it out")
     images = np.empty((count, 3, height, width), np.uint8)
     for row, digit in enumerate(digits):
         rng = np.random.default_rng([seed, start + row])
@@ -53,28 +50,7 @@ def load_photos(source: str | Path, under: str = "") -> list[np.ndarray]:
 
     >>> photos = load_photos("bsds300.zip", under="train/")   # doctest: +SKIP
     """
-    source = Path(source)
-    photos = []
-    if source.is_dir():
-        names = sorted(p for p in source.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES)
-        names = [p for p in names if p.relative_to(source).as_posix().startswith(under)]
-        photos = [read_rgb(p, "remove or replace it") for p in names]
-    elif source.is_file():
-        try:
-            with zipfile.ZipFile(source) as archive:
-                names = sorted(
-                    n for n in archive.namelist() if n.lower().endswith(PHOTO_SUFFIXES) and n.startswith(under)
-                )
-                photos = [
-                    read_rgb(io.BytesIO(archive.read(name)), "remove or replace it", f"{source}/{name}")
-                    for name in names
-                ]
-        except zipfile.BadZipFile as error:
-            raise UserError(f"'{source}' is not a zip of photographs; give a zip or a folder") from error
-    else:
-        raise UserError(f"no photographs at '{source}'; give a folder or a zip of pictures")
-    if not photos:
-        raise UserError(
-            f"no pictures in '{source}'{f' under {under!r}' if under else ''} ({', '.join(PHOTO_SUFFIXES)})"
-        )
-    return photos
+    names = picture_names(source, under)
+    contents = read_pictures(source, names)
+    opened = (open_picture(io.BytesIO(c), REPLACE, f"{source}/{n}") for n, c in zip(names, contents, strict=True))
+    return [np.asarray(picture) for picture in opened]

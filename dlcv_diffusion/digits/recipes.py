@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping
 
-from ..errors import UserError
-from ..training.loop import TrainConfig
-from ..training.recipe import Recipe
+from ..training.config import TrainConfig
+from ..training.recipe import Recipe, recipe_of
 
 REPORT_EPOCH = 678  # batches of 200 in an epoch of the report's 135,000 or so training images
 
@@ -49,6 +48,4 @@ def digits_recipe(preset: str) -> Recipe:
     >>> digits_recipe("report").train.batch_size
     200
     """
-    if preset not in DIGITS:
-        raise UserError(f"unknown preset '{preset}'; choose one of: {', '.join(DIGITS)}")
-    return DIGITS[preset]
+    return recipe_of(DIGITS, preset)

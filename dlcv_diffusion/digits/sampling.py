@@ -18,7 +18,7 @@ from ..images.pixels import to_uint8
 from ..noise import seeded_noise
 from ..samplers import Step, ddim, ddpm, dpm_solver
 from ..sampling import Sampling, Steps, check_seeds, in_batches
-from .course import HALVES
+from .course import HALF_FOLDERS
 from .signal_leak import SignalLeak
 
 MOST_PER_CLASS = 999  # images are numbered in three figures
@@ -159,9 +159,9 @@ def write_hw2_digits(
     check(shape == (3, 28, 28), f"these weights draw images {shape}, the course asks for (3, 28, 28); choose others")
     labels = hw2_labels(count)
     seeds = [seed + 20 * (index % count) + label for index, label in enumerate(labels)]
-    with staging_folder(out, HALVES) as staging:
+    with staging_folder(out, HALF_FOLDERS) as staging:
         images = sample_digits(denoiser, labels, seeds, config, batch_size=batch_size, progress=progress)
         for index, (image, label) in enumerate(zip(images, labels, strict=True)):
             name = f"{label % 10}_{index % count + 1:03d}.png"
-            Image.fromarray(image.permute(1, 2, 0).numpy()).save(staging / HALVES[label // 10] / name)
+            Image.fromarray(image.permute(1, 2, 0).numpy()).save(staging / HALF_FOLDERS[label // 10] / name)
     return Path(out)

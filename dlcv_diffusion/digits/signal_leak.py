@@ -9,9 +9,11 @@ where c is one colour for the whole image, and μ and Σ are measured on the tra
 """
 
 from collections.abc import Iterable
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from ..declared import declared
@@ -31,9 +33,15 @@ class SignalLeak:
     torch.Size([2, 3])
     """
 
-    classes: int
-    mean: list[list[float]]
+    classes: Annotated[int, Field(ge=1)]
+    mean: Annotated[list[list[float]], Field(min_length=1)]
     covariance: list[list[list[float]]]
+
+    def __post_init__(self) -> None:
+        C, groups = len(self.mean[0]), len(self.mean) == len(self.covariance)
+        sizes = {len(part) for group in zip(self.mean, self.covariance, strict=False) for part in (*group, *group[1])}
+        fits = groups and sizes == {C} and C > 0 and np.linalg.eigvalsh(self.covariance).min() > -1e-4
+        check(fits, "mean colours are C numbers a group, and their covariances C × C numbers, none of them negative")
 
     @classmethod
     def measure(cls, images: Tensor, labels: Tensor, classes: int = 10) -> "SignalLeak":
@@ -71,5 +79,7 @@ class SignalLeak:
 
         >>> x_T = leak.start(seeded_noise((2, 3, 28, 28), [0, 1]), [3, 13], [0, 1], schedule)   # doctest: +SKIP
         """
+        channels = len(self.mean[0])
+        check(channels == eps.shape[1], f"mean colours of {channels} channels do not fit images of {eps.shape[1]}")
         colours = self.colours(labels, seeds)[:, :, None, None].to(eps)
         return schedule.add_noise(colours.expand_as(eps), eps, schedule.T - 1)

@@ -15,8 +15,9 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from ..errors import check
 from .fonts import GLYPH_HEIGHT, Font
-from .walls import colour, field, luminance, wall
+from .walls import SMALLEST_CROP, colour, field, luminance, wall
 
 CANVAS = 96
 """Side of the square that is painted before it is made small: three times SVHN's 32."""
@@ -210,10 +211,12 @@ def street_digits(
     """Street digits `start … start + count - 1` of a seed: images (count, 3, size, size) uint8, digits (count,) int64.
 
     The classes are balanced whenever count is a multiple of ten. The number of processes changes nothing but the time
-    (about 4 ms an image and process).
+    (about 4 ms an image and process). Raises `UserError` for a photograph that is smaller than 32×32.
 
     >>> images, digits = street_digits(100, seed=0, fonts=find_fonts())   # doctest: +SKIP
     """
+    large = all(min(photo.shape[:2]) >= SMALLEST_CROP for photo in photos)
+    check(large, f"a photograph is smaller than {SMALLEST_CROP}×{SMALLEST_CROP} pixels; leave it out")
     images = np.empty((count, 3, size, size), np.uint8)
     digits = np.empty(count, np.int64)
     make = partial(street_digit, seed=seed, fonts=fonts, photos=photos, size=size)

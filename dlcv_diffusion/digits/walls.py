@@ -7,6 +7,9 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+SMALLEST_CROP = 32
+"""Pixels a side of the smallest piece of a photograph that becomes a wall."""
+
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
@@ -89,7 +92,7 @@ def metal(rng: np.random.Generator, size: int, base: np.ndarray) -> np.ndarray:
 def photograph(rng: np.random.Generator, size: int, base: np.ndarray, photos: Sequence[np.ndarray]) -> np.ndarray:
     """A crop of a photograph, heavily blurred, moved part of the way to the base colour."""
     photo = photos[rng.integers(len(photos))]
-    side = int(rng.integers(32, max(33, min(180, *photo.shape[:2]))))
+    side = int(rng.integers(SMALLEST_CROP, max(SMALLEST_CROP + 1, min(180, *photo.shape[:2]))))
     top, left = (int(rng.integers(0, extent - side + 1)) for extent in photo.shape[:2])
     crop = Image.fromarray(photo[top : top + side, left : left + side]).resize((size, size), Image.Resampling.BILINEAR)
     crop = np.asarray(crop, np.float32) / 255

@@ -1,8 +1,6 @@
 """Faces from a folder or a zip of pictures: cropped to a square, resized, grey or in colour."""
 
 import io
-import zipfile
-import zlib
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -10,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..digits.mnist_m import PHOTO_SUFFIXES
-from ..errors import UserError
+from ..errors import check
 from ..images.arrays import ImageArrays
-from ..images.pictures import fit_square, open_picture
+from ..images.folders import picture_names, read_pictures
+from ..images.pictures import MAX_SIDE, REPLACE, fit_square, open_picture
 
 SPLITS = ("train", "held_out", "all")
 HELD_OUT_EVERY = 10  # the last of every so many pictures, in the order of their names, is held out
@@ -32,7 +30,7 @@ def load_faces(
 
     - split: "train"; "held_out", every tenth picture, unless a training picture is the same file byte for byte; or
       "all". Names do not tell who is on a picture, so a person may be on both sides.
-    - size: pixels a side; a picture is cut to its middle square and resized (antialiased).
+    - size: pixels a side, 1 to 4096; a picture is cut to its middle square and resized (antialiased).
     - channels: 1 (grey) or 3 (RGB).
     - limit: at most so many pictures, the first ones.
     - Labels are 0: an unconditional model looks at none.
@@ -44,69 +42,26 @@ def load_faces(
     """
     from tqdm.auto import tqdm
 
-    if split not in SPLITS:
-        raise UserError(f"unknown split '{split}'; choose one of {', '.join(SPLITS)}")
-    if channels not in (1, 3):
-        raise UserError(f"faces have 1 (grey) or 3 (RGB) channels, not {channels}")
-    if size < 1:
-        raise UserError(f"faces cannot have a side of {size} pixels; choose a positive size, such as 64")
-    names = list(_names(source))
-    held_out = [number % HELD_OUT_EVERY == HELD_OUT_EVERY - 1 for number in range(len(names))]
-    train, others = ([n for n, out in zip(names, held_out, strict=True) if out == wanted] for wanted in (False, True))
+    check(split in SPLITS, f"unknown split '{split}'; choose one of {', '.join(SPLITS)}")
+    check(channels in (1, 3), f"faces have 1 (grey) or 3 (RGB) channels, not {channels}")
+    check(1 <= size <= MAX_SIDE, f"faces cannot have a side of {size} pixels; choose one from 1 to {MAX_SIDE}")
+    check(limit is None or limit >= 1, f"limit is {limit}; it must be at least 1")
+    names = picture_names(source)
+    others = names[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]
+    train = sorted({*names} - {*others})
     if split == "held_out":
         seen = set(_digests(source, train)) if others else set()
         others = [n for n, digest in zip(others, _digests(source, others), strict=True) if digest not in seen]
     names = {"train": train, "held_out": others, "all": names}[split][:limit]
-    if not names:
-        raise UserError(f"'{source}' has too few pictures for the split '{split}'; every tenth is held out")
+    check(names, f"'{source}' has too few pictures for the split '{split}'; every tenth is held out")
     images = np.empty((len(names), channels, size, size), np.uint8)
-    for row, content in enumerate(tqdm(_contents(source, names), total=len(names), disable=None if progress else True)):
-        images[row] = face_pixels(content, f"{source}/{names[row]}", size=size, channels=channels)
+    contents = tqdm(read_pictures(source, names), total=len(names), disable=None if progress else True)
+    mode = "L" if channels == 1 else "RGB"
+    for row, content in enumerate(contents):
+        picture = open_picture(io.BytesIO(content), REPLACE, f"{source}/{names[row]}", mode=mode, upright=True)
+        images[row] = fit_square(picture, size)
     return ImageArrays(torch.from_numpy(images), torch.zeros(len(images), dtype=torch.int64))
 
 
-def face_pixels(content: bytes, name: str, *, size: int, channels: int) -> np.ndarray:
-    """One picture as uint8 (channels, size, size): turned upright by its EXIF tag, cut to its middle square, resized.
-
-    `content` is the file's bytes; `name` stands in the sentence of the `UserError` when it is no picture.
-    """
-    mode = "L" if channels == 1 else "RGB"
-    picture = open_picture(io.BytesIO(content), "replace it, or take it out", name, mode=mode, upright=True)
-    return fit_square(picture, size)
-
-
-def _names(source: str | Path) -> Iterator[str]:
-    """Names of the pictures of a folder or a zip, relative to it, sorted."""
-    source = Path(source)
-    if source.is_dir():
-        names = sorted(p.relative_to(source).as_posix() for p in source.rglob("*") if p.is_file())
-    elif source.is_file():
-        try:
-            with zipfile.ZipFile(source) as archive:
-                names = sorted(archive.namelist())
-        except (zipfile.BadZipFile, OSError) as error:
-            raise UserError(f"'{source}' is not a zip of pictures; give a zip or a folder") from error
-    else:
-        raise UserError(f"no faces at '{source}'; give a folder or a zip of pictures")
-    pictures = [n for n in names if n.lower().endswith(PHOTO_SUFFIXES) and not Path(n).name.startswith(".")]
-    if not pictures:
-        raise UserError(
-            f"no pictures in '{source}' ({', '.join(PHOTO_SUFFIXES)}); give a folder or a zip that has some"
-        )
-    yield from pictures
-
-
 def _digests(source: str | Path, names: list[str]) -> Iterator[bytes]:
-    return (sha256(content).digest() for content in _contents(source, names))
-
-
-def _contents(source: str | Path, names: list[str]) -> Iterator[bytes]:
-    source = Path(source)
-    try:
-        if source.is_dir():
-            yield from ((source / name).read_bytes() for name in names)
-        else:
-            with zipfile.ZipFile(source) as archive:
-                yield from (archive.read(name) for name in names)
-    except (OSError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:  # RuntimeError: encrypted, or unknown
-        raise UserError(f"'{source}' is damaged or may not be read: {error}; make it again") from error
+    return (sha256(content).digest() for content in read_pictures(source, names))

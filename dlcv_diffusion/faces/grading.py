@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import check
-from ..evaluation.handed_in import first_of, names_in, read_picture
+from ..evaluation.handed_in import first_of, read_picture
+from ..images.folders import names_in
 
 PASS_BELOW = 20.0
 """The course's threshold for the mean over all images."""
@@ -51,8 +52,8 @@ def grade_faces(out: str | Path, gt: str | Path) -> FacesGrade:
     mean        1.34   PASS: below 20
     """
     out, gt = Path(out), Path(gt)
-    there = names_in(out, "your images, 00.png …")
-    names = [name for name in names_in(gt, "the course's images, face/GT") if name.lower().endswith(".png")]
+    there = names_in(out, "give the one that holds your images, 00.png …")
+    names = [name for name in names_in(gt, "give the course's images, face/GT") if name.lower().endswith(".png")]
     check(names, f"'{gt}' holds no pictures (00.png, 01.png, …); give the course's folder face/GT")
     missing = [name for name in names if name not in there]
     check(not missing, f"'{out}' lacks {first_of(missing)}; there must be a picture for each of the {len(names)}")

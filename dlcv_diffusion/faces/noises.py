@@ -1,7 +1,6 @@
 """Noises in files, as the course gives them: `00.pt, 01.pt, …`, each a float tensor (1, C, H, W) from N(0, I)."""
 
 import io
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -9,9 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..errors import UserError
+from ..errors import check
 from ..files import staging_folder
+from ..images.folders import names_in
 from ..noise import seeded_noise
+from ..tensors import load_tensors
 
 COURSE_SHAPE = (1, 3, 256, 256)
 
@@ -27,13 +28,11 @@ def write_noises(out: str | Path, seeds: Iterable[int], shape: Sequence[int] = C
     >>> write_noises("noise", seeds=range(10))   # doctest: +SKIP
     """
     seeds, shape = list(seeds), tuple(shape)
-    if len(shape) != 4 or shape[0] != 1 or min(shape) < 1:
-        raise UserError(f"a noise has the shape (1, C, H, W), such as {COURSE_SHAPE}, not {shape}")
-    if not seeds:
-        raise UserError("there are no seeds to make noises from; give some, such as 0-9")
-    twice = [seed for seed, count in Counter(seeds).items() if count > 1]
-    if twice:
-        raise UserError(f"seed {twice[0]} is given more than once; each noise has a file named after its seed")
+    fits = len(shape) == 4 and shape[0] == 1 and min(shape) >= 1
+    check(fits, f"a noise has the shape (1, C, H, W), such as {COURSE_SHAPE}, not {shape}")
+    check(seeds, "there are no seeds to make noises from; give some, such as 0-9")
+    seed, count = Counter(seeds).most_common(1)[0]
+    check(count == 1, f"seed {seed} is given more than once; each noise has a file named after its seed")
     names = [f"{seed:02d}.pt" for seed in seeds]
     with staging_folder(out) as staging:
         for seed, name in zip(seeds, names, strict=True):
@@ -49,15 +48,9 @@ def noise_files(folder: str | Path) -> list[Path]:
     >>> noise_files("hw2_data/face/noise")[0].name   # doctest: +SKIP
     '00.pt'
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise UserError(f"no such folder: '{folder}'; give one with noises, 00.pt …, or make one with `dlcv noise`")
-    try:
-        paths = sorted(path for path in folder.glob("[!.]*.pt") if path.is_file())
-    except OSError as error:
-        raise UserError(f"you may not read '{folder}'; change its permissions") from error
-    if not paths:
-        raise UserError(f"'{folder}' holds no noises (00.pt, 01.pt, …); make some with `dlcv noise`")
+    names = names_in(folder, "give a folder with noises, 00.pt …, or make one with `dlcv noise`")
+    paths = [Path(folder) / name for name in names if name.lower().endswith(".pt")]
+    check(paths, f"'{folder}' holds no noises (00.pt, 01.pt, …); make some with `dlcv noise`")
     return paths
 
 
@@ -73,29 +66,23 @@ def read_noises(folder: str | Path) -> Tensor:
     """
     paths = noise_files(folder)
     noises = [_read_noise(path) for path in paths]
-    for path, noise in zip(paths, noises, strict=True):
-        if noise.shape != noises[0].shape:
-            first, other = ("×".join(map(str, x.shape[1:])) for x in (noises[0], noise))
-            raise UserError(f"'{path}' is {other}, but '{paths[0].name}' is {first}; a folder holds noises of one size")
+    sizes = ["×".join(map(str, noise.shape[1:])) for noise in noises]
+    for path, size in zip(paths, sizes, strict=True):
+        same = size == sizes[0]
+        check(same, f"'{path}' is {size}, but '{paths[0].name}' is {sizes[0]}; a folder holds noises of one size")
     return torch.cat(noises)
 
 
 def _read_noise(path: Path) -> Tensor:
-    if not os.access(path, os.R_OK):
-        raise UserError(f"you may not read '{path}'; change its permissions")
-    try:
-        noise = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file raises anything from IndexError to struct.error in torch's reader
-        raise UserError(
-            f"'{path}' is not a whole .pt file of a plain tensor; write it again with torch.save"
-        ) from error
-    if not isinstance(noise, Tensor):
-        raise UserError(f"'{path}' holds a {type(noise).__name__}; a noise is a float tensor (1, C, H, W)")
-    if noise.layout != torch.strided or not noise.is_floating_point():
-        raise UserError(f"'{path}' holds a tensor of {noise.dtype}; a noise is a float tensor (1, C, H, W)")
-    if noise.ndim != 4 or len(noise) != 1 or noise.numel() == 0:
-        raise UserError(f"'{path}' holds a tensor of the shape {tuple(noise.shape)}; a noise has (1, C, H, W)")
+    noise, wanted = load_tensors(path, "a plain tensor"), "a noise is a float tensor (1, C, H, W)"
+    check(isinstance(noise, Tensor), f"'{path}' holds a {type(noise).__name__}; {wanted}")
+    plain = noise.layout == torch.strided and not noise.is_nested and noise.device.type == "cpu"
+    check(plain, f"'{path}' holds a sparse, nested or empty (meta) tensor; {wanted}")
+    check(noise.is_floating_point(), f"'{path}' holds a tensor of {noise.dtype}; {wanted}")
+    fits = noise.ndim == 4 and len(noise) == 1 and noise.numel() > 0
+    check(fits, f"'{path}' holds a tensor of the shape {tuple(noise.shape)}; a noise has (1, C, H, W)")
+    own = noise.untyped_storage().nbytes() >= noise.numel() * noise.element_size()
+    check(own, f"'{path}' repeats a few numbers (expanded); a noise has a number of its own for each pixel")
     noise = noise.detach().float()
-    if not noise.isfinite().all():
-        raise UserError(f"'{path}' holds numbers that are not finite (NaN or infinite); make it again")
+    check(noise.isfinite().all(), f"'{path}' holds numbers that are not finite (NaN or infinite); make it again")
     return noise

@@ -2,21 +2,15 @@
 
 from collections.abc import Mapping
 
-from ..errors import UserError
-from ..training.loop import TrainConfig
-from ..training.recipe import Recipe
+from ..training.config import TrainConfig
+from ..training.recipe import Recipe, recipe_of
 
 FACES: Mapping[str, Recipe] = {
     # what ships: 4×4 pixels folded into channels, so that the work is done at 16×16 and below; 2½ hours on two cores
     "small": Recipe(
         "UNet",
-        {
-            "channels": (64, 96, 112),
-            "blocks": (1, 2, 1),
-            "attention": (False, True, True),
-            "patch": 4,
-            "emb_channels": 128,
-        },
+        {"channels": (64, 96, 112), "blocks": (1, 2, 1), "attention": (False, True, True), "patch": 4}
+        | {"emb_channels": 128},
         1000,
         TrainConfig(
             steps=14_000,
@@ -28,10 +22,8 @@ FACES: Mapping[str, Recipe] = {
             flip=True,
             decay=0.4,
             prediction="v",
-            noise_levels=(
-                -0.3,
-                1.3,
-            ),  # where a face takes its shape; uniform timesteps spend half their time above σ = 3
+            # where a face takes its shape; uniform timesteps spend half their time above σ = 3
+            noise_levels=(-0.3, 1.3),
         ),
     ),
     # a few minutes, for looking around
@@ -52,6 +44,4 @@ def faces_recipe(preset: str) -> Recipe:
     >>> faces_recipe("small").timesteps
     1000
     """
-    if preset not in FACES:
-        raise UserError(f"unknown preset '{preset}'; choose one of: {', '.join(FACES)}")
-    return FACES[preset]
+    return recipe_of(FACES, preset)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ..errors import check
 from .pixels import to_x0
 
 
@@ -15,7 +16,7 @@ class ImageArrays(Dataset):
     `data[i]` is one pair `(x0 (C, H, W), label ())`; `data.batch(indices)` is a whole batch in one indexing operation,
     some hundred times faster than stacking single items. A `DataLoader` finds the fast way by itself (`__getitems__`).
 
-    Raises `ValueError` where the two do not fit together.
+    Raises `UserError` where the two do not fit together.
 
     >>> data = ImageArrays(torch.zeros(4, 3, 28, 28, dtype=torch.uint8), torch.arange(4))
     >>> x0, labels = data.batch(torch.tensor([3, 1]))
@@ -25,10 +26,10 @@ class ImageArrays(Dataset):
 
     def __init__(self, images: Tensor, labels: Tensor):
         images, labels = torch.as_tensor(images), torch.as_tensor(labels)
-        if images.dtype != torch.uint8 or images.ndim != 4:
-            raise ValueError(f"images must be uint8 (N, C, H, W), not {images.dtype} {tuple(images.shape)}")
-        if labels.shape != images.shape[:1]:
-            raise ValueError(f"{len(images)} images need as many labels, not {tuple(labels.shape)}")
+        fits = images.dtype == torch.uint8 and images.ndim == 4
+        check(fits, f"images must be uint8 (N, C, H, W), not {images.dtype} {tuple(images.shape)}")
+        check(labels.shape == images.shape[:1], f"{len(images)} images need as many labels, not {tuple(labels.shape)}")
+        check((labels == labels.to(torch.int64)).all(), "labels must be whole numbers")
         self.images = images.contiguous()
         self.labels = labels.to(torch.int64)
 
@@ -67,8 +68,8 @@ def place_in_class(labels: torch.Tensor) -> torch.Tensor:
     return place
 
 
-def spread(labels: torch.Tensor, limit: int) -> torch.Tensor:
-    """At most `limit` rows, in their order: the first of each class, as even as the classes allow.
+def spread(labels: torch.Tensor, limit: int | None) -> torch.Tensor:
+    """At most `limit` rows (None: all), in their order: the first of each class, as even as the classes allow.
 
     >>> spread(torch.tensor([5, 5, 5, 7, 7]), 3)
     tensor([0, 1, 3])

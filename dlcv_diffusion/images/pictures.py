@@ -1,5 +1,7 @@
 """Pictures from files as uint8 arrays, with a clear sentence for each that does not fit."""
 
+import io
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -7,13 +9,22 @@ from typing import BinaryIO
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
-from ..errors import UserError
+from ..errors import check
+from ..reading import reading
+from .folders import read_pictures
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it logs about damaged files is said in a sentence
 
 SIDES = (28, 32)
 """Accepted sides of a digit's picture: MNIST's and the course's 28, SVHN's 32 (made smaller to 28)."""
+
+MAX_SIDE = 4096
+"""The largest side in pixels that a picture is resized to."""
+
+REPLACE = "replace it, or take it out"
 
 
 def open_picture(
@@ -24,33 +35,36 @@ def open_picture(
     mode: str = "RGB",
     upright: bool = False,
 ) -> Image.Image:
-    """A picture of any size, read whole; grey becomes RGB or the reverse, transparency is lost.
+    """A picture of any size, read whole, in 8 bits; grey becomes RGB or the reverse.
+
+    What is transparent shows white. 16 bits are scaled to 8: 65535 becomes 255. The suffix does not matter.
 
     - file: a path, or an open file whose `name` stands in the sentence of the error.
     - advice: what to do with a file that cannot be read, the end of that sentence.
     - mode: "RGB" or "L" (grey). upright: turn it as its EXIF tag says, as a camera's photographs want it.
 
-    Raises `UserError` for a file that is no picture, or a damaged one; `FileNotFoundError` where there is none.
+    Raises `UserError` for a file that is missing, no picture, a damaged one, or one of 32-bit or fractional numbers,
+    which do not say what is white.
 
     >>> open_picture("me.jpg", "give another", upright=True).size   # doctest: +SKIP
     (3024, 4032)
     """
-    try:
-        with Image.open(file) as image:
-            return (ImageOps.exif_transpose(image) if upright else image).convert(mode)
-    except FileNotFoundError:
-        raise
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"'{name or file}' is not a picture that can be read; {advice}") from error
+    name = name or file
+    with reading(name, "is not a picture that can be read", advice), Image.open(file) as image:
+        picture = _in_8_bits(ImageOps.exif_transpose(image) if upright else image, image.format)
+        check(picture, f"'{name}' holds 32-bit or fractional numbers, whose white is not known; save it with 8 bits")
+        return picture.convert(mode)
 
 
-def read_rgb(file: str | Path | BinaryIO, advice: str, name: str | Path | None = None) -> np.ndarray:
-    """The pixels of `open_picture` as (H, W, 3) uint8; it raises as that does.
-
-    >>> read_rgb("hw2_data/digits/svhn/data/00000.png", "replace it").shape   # doctest: +SKIP
-    (28, 28, 3)
-    """
-    return np.asarray(open_picture(file, advice, name))
+def _in_8_bits(image: Image.Image, kind: str | None) -> Image.Image | None:
+    """The picture without transparency and in 8 bits; None where the file does not tell which number is white."""
+    sixteen = image.mode.startswith("I;16") or (image.mode == "I" and kind in ("PNG", "PPM"))
+    if sixteen:  # Pillow's own way to 8 bits turns everything over 255 white
+        return Image.fromarray(((np.asarray(image).astype(np.int64) + 128) // 257).astype(np.uint8))
+    if image.has_transparency_data:
+        picture = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    return None if image.mode[0] in "IF" else image
 
 
 def fit_square(picture: Image.Image, size: int) -> np.ndarray:
@@ -64,31 +78,22 @@ def fit_square(picture: Image.Image, size: int) -> np.ndarray:
     return np.asarray(picture).reshape(size, size, -1).transpose(2, 0, 1).copy()
 
 
-def read_digit(path: Path) -> np.ndarray:
-    """One picture as (3, 28, 28) uint8; grey becomes RGB, 32×32 is made smaller with antialiasing.
+def read_digits(source: str | Path, names: Sequence[str]) -> Tensor:
+    """Pictures of a folder or a zip as (N, 3, 28, 28) uint8, in the order of their names; 32×32 is made smaller.
 
-    Raises `UserError` where the file is missing, is no picture, or has another size.
+    Raises `UserError` where one is missing, is no picture, or has another size.
 
-    >>> read_digit(Path("hw2_data/digits/svhn/data/00000.png")).shape   # doctest: +SKIP
-    (3, 28, 28)
+    >>> read_digits("hw2_data/digits/svhn/data", ["00000.png"]).shape   # doctest: +SKIP
+    torch.Size([1, 3, 28, 28])
     """
-    try:
-        rgb = read_rgb(path, "replace it, or take it out")
-    except FileNotFoundError as error:
-        raise UserError(f"no such picture: '{path}'; put it there, or take it out of the list") from error
-    if rgb.shape[:2] not in {(side, side) for side in SIDES}:
-        height, width = rgb.shape[:2]
-        raise UserError(f"'{path}' is {width}×{height}; a digit must be 28×28, or 32×32 as SVHN's are")
-    pixels = torch.from_numpy(rgb.transpose(2, 0, 1).copy())[None]
-    return shrink(pixels)[0].numpy()
-
-
-def read_digits(paths: Sequence[Path]) -> Tensor:
-    """Pictures (N, 3, 28, 28) uint8 in the order of their paths."""
-    images = np.empty((len(paths), 3, 28, 28), np.uint8)
-    for row, path in enumerate(paths):
-        images[row] = read_digit(path)
-    return torch.from_numpy(images)
+    images = torch.empty((len(names), 3, 28, 28), dtype=torch.uint8)
+    for row, content in enumerate(read_pictures(source, names, REPLACE)):
+        rgb = np.asarray(open_picture(io.BytesIO(content), REPLACE, f"{source}/{names[row]}"))
+        height, width, _ = rgb.shape
+        square = height == width and width in SIDES
+        check(square, f"'{source}/{names[row]}' is {width}×{height}; a digit must be 28×28, or 32×32 as SVHN's are")
+        images[row] = shrink(torch.from_numpy(rgb.transpose(2, 0, 1).copy())[None])[0]
+    return images
 
 
 def shrink(images: Tensor, side: int = 28) -> Tensor:

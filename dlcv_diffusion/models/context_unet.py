@@ -5,11 +5,17 @@ from TeaPearce/Conditional_Diffusion_MNIST, so that weights trained there load h
 for compatibility: the code is written anew here.
 """
 
+from dataclasses import asdict
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..declared import declared
+from ..errors import check
+from .sizes import Channels, Classes, Side, Timesteps, Width
 
 
 def conv_unit(in_channels: int, out_channels: int) -> nn.Sequential:
@@ -74,18 +80,35 @@ class EmbedFC(nn.Module):
         return self.model(x.reshape(-1, self.input_dim))[:, :, None, None]
 
 
+@declared
+class ContextUnetConfig:
+    """What a `ContextUnet` is built with, and the bounds of it."""
+
+    in_channels: Channels
+    height: Side
+    width: Side
+    n_feat: Width
+    n_cfeat: Annotated[Classes, Field(ge=1)]
+    n_downs: Annotated[int, Field(strict=True, le=8)]
+    timesteps: Timesteps
+
+    def __post_init__(self) -> None:
+        factor = 2 ** max(self.n_downs, 0)
+        size, fits = f"{self.height}×{self.width}", self.height % factor == self.width % factor == 0
+        told = f"{size} images cannot be halved {self.n_downs} times; each side must divide by {factor}"
+        check(self.n_downs >= 1 and fits, told)
+
+
 class ContextUnet(nn.Module):
     """ε_θ(x_t, t, c) of the report: at every level on the way up, h ← h · context(c) + time(t / T).
 
-    Parameters
-    ----------
-    in_channels, height, width: of the image; height and width divisible by 2^n_downs, else `UserError`.
-    n_feat: width of the network; 128 in the report.
-    n_cfeat: number of classes. Label `n_cfeat` is the null class ∅, whose one-hot vector is all zeros.
-    n_downs: how often the size is halved; 2 in the report.
-    timesteps: T of the schedule; the network sees t / T, as in the report.
+    - in_channels, height, width: of the image; height and width divisible by 2^n_downs.
+    - n_feat: width of the network, a multiple of 8. n_downs: how often the size is halved.
+    - n_cfeat: number of classes. Label `n_cfeat` is the null class ∅, whose one-hot vector is all zeros.
+    - timesteps: T of the schedule; the network sees t / T, as in the report.
 
-    With the report's settings, 28.73 million parameters. It has BatchNorm: sample in eval mode, as our samplers do.
+    With the report's settings (the defaults), 28.73 million parameters. It has BatchNorm: sample in eval mode, as our
+    samplers do. Raises `UserError` for settings that do not fit, and images of another size.
 
     >>> model = ContextUnet(3, 28, 28, n_feat=16, n_cfeat=20)
     >>> model(torch.randn(2, 3, 28, 28), torch.tensor([0, 349]), torch.tensor([3, 20])).shape
@@ -103,24 +126,12 @@ class ContextUnet(nn.Module):
         timesteps: int = 350,
     ):
         super().__init__()
-        factor = 2**n_downs
-        if n_downs < 1 or height % factor or width % factor:
-            raise UserError(
-                f"{height}×{width} images cannot be halved {n_downs} times; each side must divide by {factor}"
-            )
-        self.config = {
-            "in_channels": in_channels,
-            "height": height,
-            "width": width,
-            "n_feat": n_feat,
-            "n_cfeat": n_cfeat,
-            "n_downs": n_downs,
-            "timesteps": timesteps,
-        }
+        config = ContextUnetConfig(in_channels, height, width, n_feat, n_cfeat, n_downs, timesteps)
+        self.config = asdict(config)
+        self.shape = in_channels, height, width
         self.in_channels, self.num_classes, self.timesteps = in_channels, n_cfeat, timesteps
-        self.image_size = (height, width)
         widths = [n_feat * 2 ** (level + 1) for level in range(n_downs)]  # after each halving, finest first
-        bottom = (height // factor, width // factor)
+        bottom = (height // 2**n_downs, width // 2**n_downs)
 
         self.init_conv = ResidualConvBlock(in_channels, n_feat, True)
         self.down_blocks = nn.ModuleList(
@@ -145,9 +156,8 @@ class ContextUnet(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         """Predicted noise ε (B, C, H, W) for x_t (B, C, H, W), t (B,) int64 0-based and labels (B,) int64, None = ∅."""
-        if x.shape[-2:] != self.image_size:
-            (height, width), size = self.image_size, f"{x.shape[-2]}×{x.shape[-1]}"
-            raise UserError(f"this ContextUnet was made for images of {height}×{width}, not {size}")
+        size, made = ("×".join(map(str, shape[-2:])) for shape in (x.shape, self.shape))
+        check(size == made, f"this ContextUnet was made for images of {made}, not {size}")
         time = t.to(x.dtype) / self.timesteps
         labels = torch.full_like(t, self.num_classes) if labels is None else labels
         context = F.one_hot(labels, self.num_classes + 1)[:, :-1].to(x.dtype)  # ∅ becomes the zero vector

@@ -1,7 +1,7 @@
 """The report's own checkpoints, `.pt` files with a bare state dict, turned into safetensors."""
 
 import os
-import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,31 +10,43 @@ from torch import Tensor
 
 from ..denoiser import Denoiser
 from ..errors import UserError, check
+from ..schedule import NoiseSchedule
 from .context_unet import ContextUnet
 from .loading import own_denoiser
-from .registry import load_state, save_model
+from .registry import model_from, save_model, unwrapped
 
 STATE_KEYS = ("state_dict", "model_state_dict", "model", "net", "network", "params", "ema", "ema_model")
-WRAPPED = re.compile(r"^(module\.|_orig_mod\.)+")
+
+
+class Ignored:
+    """Stands for a number or array of numpy, or an option, that was saved beside the weights; nothing of it is run."""
+
+    def __init__(self, *_: Any):
+        pass
+
+    def __setstate__(self, _: Any) -> None:
+        pass
+
+
+IGNORED = """
+    numpy.dtype numpy.ndarray numpy.core.multiarray.scalar numpy.core.multiarray._reconstruct
+    numpy._core.multiarray.scalar numpy._core.multiarray._reconstruct argparse.Namespace
+    pathlib.PosixPath pathlib.WindowsPath pathlib._local.PosixPath pathlib._local.WindowsPath
+"""
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """The state dict in a `.pt`/`.pth` file, read with `weights_only=True`, so that nothing in it can run.
+    """The state dict in a `.pt`/`.pth` file, or under one of `STATE_KEYS` in it, without wrappers' prefixes.
 
-    A state dict that was saved under a usual key, such as "state_dict", "model" or "ema", is found there; the prefixes
-    of compiled, parallel and averaged models are taken off.
-
-    Raises `UserError` for a missing file, a truncated or foreign one, or one that holds more than tensors.
+    Nothing in it is run (`weights_only=True`). Raises `UserError` for a missing, damaged or foreign file.
 
     >>> read_state_dict("hw2_data/face/UNet.pt")   # doctest: +SKIP
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"no such file: '{path}'; give the .pt file with the network's state dict")
-    if not os.access(path, os.R_OK):
-        raise UserError(f"you may not read '{path}'; change its permissions")
+    check(os.path.isfile(path), f"no such file: '{path}'; give the .pt file with the network's state dict")
+    check(os.access(path, os.R_OK), f"you may not read '{path}'; change its permissions")
     try:
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([(Ignored, name) for name in IGNORED.split()]):
+            state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file raises anything from IndexError to struct.error in torch's reader
         raise UserError(
             f"'{path}' is not a whole .pt file of plain tensors; save model.state_dict() with torch.save"
@@ -42,19 +54,26 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     for key in STATE_KEYS:
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
-    tensors = {k: v for k, v in state.items() if isinstance(v, Tensor)} if isinstance(state, dict) else {}
-    numbers = len(tensors) and all(isinstance(v, Tensor | int | float) for v in state.values())
-    check(numbers, f"'{path}' holds no state dict (a dict of tensors); save model.state_dict() with torch.save")
-    tensors.pop("n_averaged", None)  # an average's counter
-    return {WRAPPED.sub("", str(key)): value for key, value in tensors.items()}
+    state = state if isinstance(state, dict) else {}
+    tensors = {str(k): v for k, v in state.items() if isinstance(v, Tensor) and k != "n_averaged"}  # of an average
+    plain = tensors and all(isinstance(v, Tensor | int | float | Ignored) for v in state.values())
+    check(plain, f"'{path}' holds no state dict (a dict of tensors); save model.state_dict() with torch.save")
+    for key, tensor in tensors.items():
+        check(_stored(tensor), f"'{key}' in '{path}' is no plain tensor, all of whose numbers are in the file")
+    return unwrapped(tensors)
+
+
+def _stored(tensor: Tensor) -> bool:
+    """Whether all of its numbers are there: a crafted one can be of any size, with a single number repeated."""
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
 def context_unet_from(
-    state: dict[str, Tensor], *, timesteps: int = 350, source: str | Path = "state dict"
+    state: Mapping[str, Tensor], *, timesteps: int = 350, source: str | Path = "state dict"
 ) -> ContextUnet:
-    """A `ContextUnet` with these weights; its sizes are read off their shapes. In eval mode.
-
-    Raises `UserError` where the weights are not a `ContextUnet`'s.
+    """A `ContextUnet`, in eval mode, with these weights, whose shapes tell its sizes; `UserError` for other weights.
 
     >>> context_unet_from(ContextUnet(n_feat=8, n_cfeat=20).state_dict()).num_classes
     20
@@ -62,33 +81,29 @@ def context_unet_from(
     try:
         n_feat, in_channels, *_ = state["init_conv.conv1.0.weight"].shape
         _, n_cfeat = state["contextembs.0.model.0.weight"].shape
-        _, _, bottom_height, bottom_width = state["up0.0.weight"].shape
+        _, _, *bottom = state["up0.0.weight"].shape
         n_downs = len({key.split(".")[1] for key in state if key.startswith("down_blocks.")})
-        height, width = bottom_height * 2**n_downs, bottom_width * 2**n_downs
-        model = ContextUnet(in_channels, height, width, n_feat, n_cfeat, n_downs, timesteps)
-    except KeyError as error:
-        raise UserError(f"the weights in '{source}' are not a ContextUnet's: {error} is missing") from error
-    except ValueError as error:
-        raise UserError(f"the weights in '{source}' are not a ContextUnet's: {error}") from error
-    load_state(model, state, source)
-    return model.eval()
+        height, width = (side * 2**n_downs for side in bottom)
+    except (KeyError, ValueError) as error:
+        said = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise UserError(f"the weights in '{source}' are not a ContextUnet's: {said}") from error
+    sizes = {"in_channels": in_channels, "height": height, "width": width, "n_feat": n_feat, "n_cfeat": n_cfeat}
+    return model_from("ContextUnet", {**sizes, "n_downs": n_downs, "timesteps": timesteps}, state, source)
 
 
 def convert_report_weights(pt: str | Path, out: str | Path, *, timesteps: int = 350) -> Denoiser:
     """Read the report's `.pt` (key names of byrkbrk/conditional-ddpm, models.py), write safetensors; the denoiser.
 
-    - timesteps: T of the schedule it was trained with, linear 1e-4 → 2e-2. Its second half is SVHN.
+    - timesteps: T of its linear schedule, 1e-4 → 2e-2. Its second half is SVHN.
 
-    Raises `UserError` as `read_state_dict` and `context_unet_from` do, or where `out` cannot be written.
+    Raises `UserError` for files that cannot be read or written, that are the same, or of other weights.
 
     >>> convert_report_weights("report.pt", "report.safetensors")   # doctest: +SKIP
     """
-    from ..schedule import NoiseSchedule
-
-    same = Path(pt).resolve() == Path(out).resolve()
+    same = os.path.exists(out) and os.path.exists(pt) and os.path.samefile(pt, out)
     check(not same, f"'{out}' is the file to be read; give another name for the safetensors file")
+    schedule = NoiseSchedule.linear(timesteps)
     model = context_unet_from(read_state_dict(pt), timesteps=timesteps, source=pt)
-    schedule = NoiseSchedule.linear(timesteps).config
-    facts = {"name": Path(out).stem, "schedule": schedule, "second_half": "SVHN"}
+    facts = {"name": Path(out).stem, "schedule": schedule.config, "second_half": "SVHN"}
     save_model(model, out, facts)
     return own_denoiser(model, facts)

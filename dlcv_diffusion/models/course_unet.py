@@ -2,6 +2,7 @@
 
 import importlib.util
 import inspect
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,71 +13,50 @@ from types import ModuleType
 from torch import Tensor, nn
 
 from ..denoiser import Denoiser
-from ..errors import UserError
+from ..errors import check
 from ..schedule import NoiseSchedule
 from .convert import read_state_dict
+from .foreign import foreign
 from .registry import load_state
 
 SHAPE = (3, 256, 256)
 TIMESTEPS = 1000
+MEND = "mend it, or give another file"
 
 
 def course_unet(unet_py: str | Path, weights: str | Path, *, shape: tuple[int, int, int] = SHAPE) -> Denoiser:
     """The course's `UNet.pt` in the network of the user's `UNet.py`, as a denoiser in eval mode on the CPU.
 
-    The file `unet_py` is run, as Python's `import` would run it: name only code that you trust. Of the weights nothing
-    is run (`weights_only=True`). The schedule is the course's, β linear 1e-4 → 2e-2 over 1,000 timesteps; the network
-    is called as `net(x, t)` and gives ε.
+    The file `unet_py` is run, as `import` would: name only code that you trust. Of the weights nothing is run. The
+    network gives ε as `net(x, t)`; its schedule is the course's, β linear 1e-4 → 2e-2 over 1,000 timesteps.
 
-    - shape: (C, H, W) of the images it draws.
-
-    Raises `UserError` for a file that is missing, code that does not run or has no class `UNet` that can be made
-    without arguments and called with x and t, and weights that do not fit it; and, when the network is asked, for an
-    output that is not of the shape of x.
+    Raises `UserError` for files that are missing, code that fails, now or when the network is asked, or has no `UNet`
+    that is made without arguments and called with x and t, and weights that do not fit it.
 
     >>> denoise = course_unet("UNet.py", "hw2_data/face/UNet.pt")                        # doctest: +SKIP
     >>> face = last(ddim(denoise, seeded_noise((1, 3, 256, 256), [0]), denoise.schedule)).x   # doctest: +SKIP
     """
     network = _network(Path(unet_py))
     load_state(network, read_state_dict(weights), weights)
-    return Denoiser(
-        _Foreign(network).eval(), NoiseSchedule.linear(TIMESTEPS), shape=tuple(shape), name=Path(weights).stem
-    )
+    schedule = NoiseSchedule.linear(TIMESTEPS)
+    return Denoiser(_Foreign(network).eval(), schedule, shape=tuple(shape), name=Path(weights).stem)
 
 
 def _network(path: Path) -> nn.Module:
     """`UNet()` of the user's file; what it imports from the files beside it, then too, is found."""
-    if not path.is_file():
-        raise UserError(f"no such file: '{path}'; give the course's UNet.py, which defines the network")
+    check(os.path.isfile(path), f"no such file: '{path}'; give the course's UNet.py, which defines the network")
     with _importable(path.resolve().parent):
-        return _made(path, _module(path))
-
-
-def _made(path: Path, module: ModuleType) -> nn.Module:
-    made = getattr(module, "UNet", None)
-    if made is None:
-        raise UserError(f"'{path}' has no class UNet; give the UNet.py that came with the weights")
-    try:
-        inspect.signature(made).bind()
-    except TypeError as error:
-        raise UserError(
-            f"UNet in '{path}' cannot be made without arguments ({error}); give each of them a default"
-        ) from error
-    except ValueError:  # no signature to be had
-        pass
-    try:
-        network = made()
-    except Exception as error:  # the user's code may fail in any way
-        raise UserError(f"UNet() in '{path}' fails: {_said(error)}; mend it, or give another file") from error
-    if not isinstance(network, nn.Module):
-        raise UserError(f"UNet in '{path}' makes a {type(network).__name__}; it must be a torch.nn.Module")
-    try:
-        inspect.signature(network.forward).bind("x", "t")
-    except TypeError as error:
-        raise UserError(
-            f"UNet in '{path}' cannot be called as net(x, t): {error}; give the course's UNet.py"
-        ) from error
-    return network
+        made = getattr(_module(path), "UNet", None)
+        check(made is not None, f"'{path}' has no class UNet; give the UNet.py that came with the weights")
+        with foreign(f"UNet in '{path}' cannot be made without arguments", "give each of them a default"):
+            inspect.signature(made).bind()
+        with foreign(f"UNet() in '{path}' fails", MEND):
+            network = made()
+        what = type(network).__name__
+        check(isinstance(network, nn.Module), f"UNet in '{path}' makes a {what}; it must be a torch.nn.Module")
+        with foreign(f"UNet in '{path}' cannot be called as net(x, t)", "give the course's UNet.py"):
+            inspect.signature(network.forward).bind("x", "t")
+        return network
 
 
 def _module(path: Path) -> ModuleType:
@@ -85,10 +65,8 @@ def _module(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path, loader=SourceFileLoader(name, str(path)))
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # where dataclasses look for it
-    try:
+    with foreign(f"'{path}' cannot be run", MEND):
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # the user's code may fail in any way
-        raise UserError(f"'{path}' cannot be run: {_said(error)}; mend it, or give another file") from error
     return module
 
 
@@ -117,11 +95,6 @@ class _Foreign(nn.Module):
         self.network = network
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        try:
+        advice = "mend its code, or run it on a machine that has what it asks for"
+        with foreign("the course's UNet fails when it is called", advice):
             return self.network(x, t)
-        except Exception as error:
-            raise UserError(f"the course's UNet fails when it is called: {_said(error)}; mend its code") from error
-
-
-def _said(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -1,20 +1,40 @@
 """A `UNet2DModel` of diffusers, from a folder or by its name on the hub, with the scheduler it was trained with."""
 
-import json
+import logging
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import ConfigDict, Field, with_config
+from pydantic_core import from_json
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
+from ..declared import validated
 from ..denoiser import Denoiser
-from ..errors import UserError
+from ..errors import UserError, check
 from ..schedule import NoiseSchedule
+from .foreign import foreign
+from .sizes import Blocks, Channels, Side
 
 PREDICTION_TYPES = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
+SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}
 DRAWERS = ("unet", "scheduler")  # the components of a pipeline that draws pictures themselves
+
+
+@with_config(ConfigDict(extra="allow"))
+class UNetConfig(TypedDict, total=False):
+    """Of a network's config, what has to be known before it is built."""
+
+    _class_name: str
+    sample_size: Side | tuple[Side, Side] | None
+    in_channels: Channels
+    out_channels: Channels
+    block_out_channels: Annotated[tuple[Channels, ...], Field(max_length=16)]
+    layers_per_block: Blocks
 
 
 class DiffusersUNet(nn.Module):
@@ -26,24 +46,23 @@ class DiffusersUNet(nn.Module):
         self.in_channels = unet.config.in_channels
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        return self.unet(x, t, return_dict=False)[0][:, : self.in_channels]
+        with foreign("the UNet2DModel fails when it is called", "give it images of the shape it was trained with"):
+            return self.unet(x, t, return_dict=False)[0][:, : self.in_channels]
 
 
 def diffusers_unet(source: str | Path) -> Denoiser:
     """An unconditional `UNet2DModel` as a denoiser, in eval mode and float32 on the CPU.
 
     - source: a pipeline's folder, with `unet/` and `scheduler/` or with all files beside each other; the folder of a
-      `UNet2DModel` alone, for which DDPM's schedule and ε are taken where it has no `scheduler_config.json`; or a name
-      on the hub, such as "google/ddpm-celebahq-256", which is fetched and kept by diffusers.
+      `UNet2DModel` alone, with DDPM's schedule and ε where no `scheduler_config.json` says otherwise; or a name on the
+      hub, such as "google/ddpm-celebahq-256", which diffusers fetches and keeps.
 
-    Schedule, prediction (ε, v or x0), channels and size are those of the configs. How to sample is not taken from them
-    but from the caller: where a config clips x̂0 (`clip_sample`, the default of diffusers' schedulers), diffusers' own
-    pictures come with `clip_x0=clip_sample_range`, which is 1 (`--clip-x0 1`). Weights are read from safetensors; a
-    `.bin` file is read, with `weights_only=True`, where there is no other. A network that gives variances too
-    (Improved DDPM) is used for the mean.
+    Schedule, prediction (ε, v or x0), channels and size are those of the configs. Where a config clips x̂0
+    (`clip_sample`, diffusers' default), its own pictures come with `clip_x0=1` (`--clip-x0 1`). Nothing in a `.bin`
+    file is run. Of a network that gives variances too, the mean is used.
 
-    Raises `UserError` for a folder without such a network, files that are damaged or do not fit, a name that cannot be
-    fetched, a network that wants labels or draws latents, and a schedule that is none of ours.
+    Raises `UserError` for a folder or name without such a network, files that are damaged or do not fit, a network that
+    wants labels or draws latents, and a schedule that is none of ours.
 
     >>> denoise = diffusers_unet("google/ddpm-celebahq-256")   # doctest: +SKIP
     >>> denoise.shape, denoise.prediction                 # doctest: +SKIP
@@ -53,90 +72,70 @@ def diffusers_unet(source: str | Path) -> Denoiser:
 
     source = str(source)
     index = _config(DiffusionPipeline, source, reach=True)
-    others = [name for name, value in index.items() if isinstance(value, list) and name not in DRAWERS and value[0]]
-    if others:
-        raise UserError(
-            f"'{source}' needs its '{others[0]}' beside the network, to decode what it draws or to be told what to; "
-            "give a pipeline of a UNet2DModel alone"
-        )
+    others = [name for name, parts in index.items() if isinstance(parts, list) and any(parts) and name not in DRAWERS]
+    alone = "to decode what it draws or to be told what; give a pipeline of a UNet2DModel alone"
+    check(not others, f"'{source}' needs its '{''.join(others[:1])}' beside the network, {alone}")
     folder, config = _first_config(UNet2DModel, source, "unet")
-    if config is None:
-        raise UserError(_no_network(source))
-    if config.get("_class_name") != "UNet2DModel":
-        raise UserError(f"'{source}' holds a {config.get('_class_name', 'network')}; give one with a UNet2DModel")
-    unet = _weights(UNet2DModel, source, folder)
-    _check_unconditional(unet.config, source)
+    config = _checked(config, source)
     _, scheduler = _first_config(SchedulerMixin, source, "scheduler")
-    if scheduler is None and "scheduler" in index:
-        raise UserError(
-            f"'{source}' lacks its scheduler's config (scheduler/scheduler_config.json); save it again whole"
-        )
-    schedule, prediction = schedule_from(scheduler or {}, source)
-    size = unet.config.sample_size
-    sides = (size, size) if isinstance(size, int) else tuple(size or ())
-    image_size = (unet.config.in_channels, *sides) if sides else None
-    name = Path(source).resolve().name if Path(source).is_dir() else source
-    return Denoiser(DiffusersUNet(unet).eval(), schedule, prediction, shape=image_size, name=name)
+    whole = scheduler or "scheduler" not in index
+    check(whole, f"'{source}' lacks its scheduler's config (scheduler/scheduler_config.json); save it again whole")
+    schedule, prediction = schedule_from(scheduler, source)
+    unet = _weights(UNet2DModel, source, folder)
+    size = config.get("sample_size")
+    sides = (size, size) if isinstance(size, int) else size
+    name = Path(source).resolve().name if os.path.isdir(source) else source
+    shape = (unet.config.in_channels, *sides) if sides else None
+    return Denoiser(DiffusersUNet(unet).eval(), schedule, prediction, shape=shape, name=name)
 
 
 def schedule_from(config: Mapping[str, Any], source: str = "scheduler_config.json") -> tuple[NoiseSchedule, str]:
     """The schedule of a diffusers scheduler's config, and what its network predicts: "eps", "v" or "x0".
 
-    What a config leaves out is what diffusers takes then: DDPM's linear betas over 1,000 timesteps, and ε.
-
-    Raises `UserError` for a scheduler without betas, one of other betas, or another prediction; `source` is named.
+    By default DDPM's linear betas over 1,000 timesteps, and ε. Raises `UserError`, naming `source`, for any other.
 
     >>> schedule_from({"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"})
     (NoiseSchedule.cosine(T=1000, s=0.008), 'v')
     """
-    name = config.get("_class_name", "scheduler")
-    if "_class_name" in config and not {"beta_schedule", "trained_betas"} & set(config):
-        raise UserError(f"the {name} of '{source}' has no betas; give a network that was trained as DDPM is")
-    if config.get("rescale_betas_zero_snr"):
-        raise UserError(
-            f"the {name} of '{source}' was rescaled to ᾱ_T = 0 (rescale_betas_zero_snr), where no ε can be told; "
-            "give a network that was trained without it"
-        )
-    kind = config.get("prediction_type", "epsilon")
-    if kind not in PREDICTION_TYPES:
-        raise UserError(f"the {name} of '{source}' predicts '{kind}'; known are {', '.join(PREDICTION_TYPES)}")
-    T = config.get("num_train_timesteps", 1000)
-    ends = config.get("beta_start", 1e-4), config.get("beta_end", 2e-2)
-    betas = config.get("beta_schedule", "linear")
+    named = f"the {str(config.get('_class_name', 'scheduler')):.60} of '{source}'"
+    kind, curve = str(config.get("prediction_type", "epsilon")), str(config.get("beta_schedule", "linear"))
+    of_betas = "_class_name" not in config or {"beta_schedule", "trained_betas"} & set(config)
+    check(of_betas, f"{named} has no betas; give a network that was trained as DDPM is")
+    rescaled = f"{named} was rescaled to ᾱ_T = 0 (rescale_betas_zero_snr), where no ε can be told; give another"
+    check(not config.get("rescale_betas_zero_snr"), rescaled)
+    check(kind in PREDICTION_TYPES, f"{named} predicts '{kind:.60}'; known are {', '.join(PREDICTION_TYPES)}")
+    ours = {"schedule": SCHEDULES.get(curve), "T": config.get("num_train_timesteps", 1000)}
+    if config.get("trained_betas") is not None:
+        ours = {"schedule": "betas", "betas": config["trained_betas"]}
+    elif curve != "squaredcos_cap_v2":
+        known = f"unknown beta_schedule '{curve:.60}'; known are {', '.join(SCHEDULES)} and trained_betas"
+        check(curve in SCHEDULES, f"{named} makes no schedule: {known}")
+        ours |= {"beta_1": config.get("beta_start", 1e-4), "beta_T": config.get("beta_end", 2e-2)}
     try:
-        if config.get("trained_betas") is not None:
-            return NoiseSchedule(config["trained_betas"]), PREDICTION_TYPES[kind]
-        makers = {
-            "linear": lambda: NoiseSchedule.linear(T, *ends),
-            "scaled_linear": lambda: NoiseSchedule.scaled_linear(T, *ends),
-            "squaredcos_cap_v2": lambda: NoiseSchedule.cosine(T),
-        }
-        if betas not in makers:
-            raise UserError(f"unknown beta_schedule '{betas}'; known are {', '.join(makers)} and trained_betas")
-        return makers[betas](), PREDICTION_TYPES[kind]
-    except (UserError, TypeError) as error:
-        raise UserError(f"the {name} of '{source}' makes no schedule: {error}") from error
+        return NoiseSchedule.from_config(ours), PREDICTION_TYPES[kind]
+    except UserError as error:
+        raise UserError(f"{named} makes no schedule: {error}") from error
 
 
-def _check_unconditional(config: Any, source: str) -> None:
-    channels = config.in_channels
-    if config.class_embed_type is not None or config.num_class_embeds is not None:
-        raise UserError(f"the UNet2DModel of '{source}' draws by label; give an unconditional one")
-    if config.time_embedding_type == "fourier":
-        raise UserError(f"the UNet2DModel of '{source}' is told noise levels; give one that is told timesteps, as DDPM")
-    if config.out_channels not in (channels, 2 * channels):
-        raise UserError(
-            f"the UNet2DModel of '{source}' takes {channels} channels and gives {config.out_channels}; ε has as many"
-        )
+def _checked(config: dict, source: str) -> UNetConfig:
+    """The network's config, if it is one that draws pictures alone; nothing is built before it is known."""
+    check(config, _no_network(source))
+    named, kind = f"the UNet2DModel of '{source}'", str(config.get("_class_name", "network"))
+    check(kind == "UNet2DModel", f"'{source}' holds a {kind:.60}; give one with a UNet2DModel")
+    config = validated(UNetConfig, config, named)
+    labels = [config.get(key) for key in ("class_embed_type", "num_class_embeds")]
+    check(labels == [None, None], f"{named} draws by label; give an unconditional one")
+    levels = config.get("time_embedding_type") == "fourier"
+    check(not levels, f"{named} is told noise levels; give one that is told timesteps, as DDPM")
+    takes, gives = config.get("in_channels", 3), config.get("out_channels", 3)
+    check(gives in (takes, 2 * takes), f"{named} takes {takes} channels and gives {gives}; ε has as many")
+    return config
 
 
-def _first_config(of: Any, source: str, subfolder: str) -> tuple[str | None, dict | None]:
-    """The config in the subfolder or else in `source` itself, and where it was; (None, None) for none."""
-    for folder in (subfolder, None):
-        config = _config(of, source, folder)
-        if config:
-            return folder, config
-    return None, None
+def _first_config(of: Any, source: str, subfolder: str) -> tuple[str | None, dict]:
+    """The config in the subfolder or else in `source` itself, and where it was; {} for none."""
+    config = _config(of, source, subfolder)
+    return (subfolder, config) if config else (None, _config(of, source))
 
 
 def _config(of: Any, source: str, subfolder: str | None = None, *, reach: bool = False) -> dict:
@@ -145,22 +144,21 @@ def _config(of: Any, source: str, subfolder: str | None = None, *, reach: bool =
     With `reach`, a hub that cannot be reached and kept nothing is an error, so that it is asked (for long) only once.
     """
     path = Path(source, subfolder or "", of.config_name)
-    if Path(source).is_dir():
-        if not path.is_file():
+    if os.path.isdir(source):
+        if not os.path.isfile(path):
             return {}
         try:
-            config = json.loads(path.read_text(encoding="utf-8"))
+            config = from_json(path.read_bytes())
         except (OSError, ValueError) as error:
             raise UserError(f"'{path}' cannot be read as JSON; save the network again") from error
-        if not isinstance(config, dict):
-            raise UserError(f"'{path}' is no config of diffusers; save the network again")
+        check(isinstance(config, dict), f"'{path}' is no config of diffusers; save the network again")
         return config
     try:
         with _quietly():
             return of.load_config(source, subfolder=subfolder)
     except (OSError, ValueError) as error:  # of a missing file and of a missing hub: the cause tells them apart
-        if reach and "Entry" not in type(error.__context__).__name__.removeprefix("LocalEntry"):
-            raise UserError(_no_network(source)) from error
+        there = "Entry" in type(error.__context__).__name__.removeprefix("LocalEntry")
+        check(there or not reach, _no_network(source))
         return {}
 
 
@@ -182,8 +180,7 @@ def _weights(unet_class: Any, source: str, folder: str | None) -> nn.Module:
             failure = failure or error
             break
         wrong = [*found["missing_keys"], *found["unexpected_keys"], *found.get("mismatched_keys", [])]
-        if wrong:
-            raise UserError(f"the weights in '{source}' are not those of its config: {wrong[0]} does not fit")
+        check(not wrong, f"the weights in '{source}' are not those of its config: {wrong[:1]} does not fit")
         return unet.float()
     said = " ".join(str(failure).split())[:200]
     raise UserError(f"'{source}' has no weights that can be read ({said}); save the network again") from failure
@@ -191,10 +188,15 @@ def _weights(unet_class: Any, source: str, folder: str | None) -> nn.Module:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without the warnings about arguments that libraries below pass to each other."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    """Without what libraries below warn and log: one sentence, or none, comes from here."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
 
 
 def _no_network(source: str) -> str:

@@ -1,9 +1,8 @@
 """One door for every network: shipped or trained here, the course's, or diffusers'; each becomes a `Denoiser`."""
 
+import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -12,10 +11,10 @@ from .. import device as devices
 from ..denoiser import Denoiser
 from ..errors import check
 from ..schedule import NoiseSchedule
-from .registry import read_model, shipped_weights
+from .registry import Facts, read_model, shipped_weights
 
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
-DIGIT = (3, 28, 28)  # what a network with labels draws, where its file does not say
+DIGIT = (28, 28)  # what a network with labels draws, where its file does not say
 
 
 def load(name_or_path: str | Path, *, unet_py: str | Path | None, device: torch.device | str | None) -> Denoiser:
@@ -31,41 +30,36 @@ def load(name_or_path: str | Path, *, unet_py: str | Path | None, device: torch.
         )
         denoiser = course_unet(unet_py, path)
     else:
-        check(
-            unet_py is None,
-            f"unet_py (--unet-py) does nothing for the weights '{name}'; it goes with a .pt file",
-        )
-        if name not in shipped_weights() and (path.is_dir() or _may_be_on_the_hub(name)):
+        check(unet_py is None, f"unet_py (--unet-py) does nothing for the weights '{name}'; it goes with a .pt file")
+        if name not in shipped_weights() and (os.path.isdir(path) or _may_be_on_the_hub(name)):
             from .diffusers_unet import diffusers_unet
 
             denoiser = diffusers_unet(name)
         else:
-            denoiser = own_denoiser(*read_model(name_or_path), name=path.stem)
+            denoiser = own_denoiser(*read_model(name_or_path), path)
     denoiser.model = devices.prepare(denoiser.model, device, channels_last=True)
     return denoiser.eval()
 
 
-def own_denoiser(model: nn.Module, facts: Mapping[str, Any], name: str = "") -> Denoiser:
-    """The denoiser of a network of this package, by the facts that are saved with it.
+def own_denoiser(model: nn.Module, facts: Facts, source: str | Path = "") -> Denoiser:
+    """The denoiser of a network of ours, by the facts saved in `source`; `UserError` for a shape it cannot draw.
 
     >>> from dlcv_diffusion.models import UNet
     >>> own_denoiser(UNet(num_classes=20, channels=(8, 16), blocks=1), {"prediction": "v"}).null
     20
     """
-    labels, saved, config = getattr(model, "num_classes", 0), facts.get("schedule"), getattr(model, "config", {})
-    schedule = NoiseSchedule.from_config(saved) if saved else NoiseSchedule.linear(model.timesteps)
-    shape = facts.get("image_size")
-    if shape is None and "height" in config:
-        shape = (model.in_channels, config["height"], config["width"])
-    elif shape is None and labels:
-        shape = (model.in_channels, *DIGIT[1:])
+    name, labels = facts.get("name", Path(source).stem or type(model).__name__), model.num_classes
+    own = getattr(model, "shape", None)  # of a network that draws one size alone
+    shape = facts.get("shape") or own or ((model.in_channels, *DIGIT) if labels else None)
+    fits = shape is None or (shape[0] == model.in_channels and own in (None, tuple(shape)))
+    check(fits, f"the weights '{source or name}' do not draw images of {tuple(shape or ())}, as they say themselves")
     return Denoiser(
         model,
-        schedule,
+        NoiseSchedule.from_config(facts["schedule"]) if "schedule" in facts else NoiseSchedule.linear(model.timesteps),
         facts.get("prediction") or facts.get("train", {}).get("prediction", "eps"),
         shape=shape,
         null=labels or None,
-        name=facts.get("name", name or type(model).__name__),
+        name=name,
         facts=facts,
     )
 

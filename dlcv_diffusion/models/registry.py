@@ -2,25 +2,74 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, with_config
+from pydantic_core import from_json
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from typing_extensions import TypedDict
 
+from ..declared import declared, validated
 from ..errors import UserError, check
 from ..files import atomic_write
+from ..schedule import NoiseSchedule
 from .context_unet import ContextUnet
+from .sizes import Shape
 from .unet import UNet
 
 FORMAT = 1
 MODELS: dict[str, type[nn.Module]] = {"ContextUnet": ContextUnet, "UNet": UNet}
 ASSETS = Path(__file__).parent.parent / "assets"
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+WRAPPED = re.compile(r"^(module\.|_orig_mod\.)+")
+
+Name = Annotated[str, Field(max_length=200)]
+Prediction = Literal["eps", "v", "x0"]
+ScheduleConfig = Annotated[dict[str, Any], AfterValidator(lambda config: NoiseSchedule.from_config(config).config)]
+
+
+open_ended = with_config(ConfigDict(extra="allow"))  # any other key may stand there too, with any JSON
+TrainFacts = open_ended(TypedDict("TrainFacts", {"prediction": Prediction}, total=False))
+
+
+@open_ended
+class Facts(TypedDict, total=False):
+    """What a file says of its model: shape is (C, H, W) of one image, signal_leak what `SignalLeak` takes."""
+
+    name: Name
+    schedule: ScheduleConfig
+    prediction: Prediction
+    shape: Shape
+    train: TrainFacts
+    second_half: Name | None
+    signal_leak: dict[str, Any] | None
+
+
+def _renamed(facts: Any) -> Any:
+    """What older versions called image_size is the shape."""
+    return {"shape" if key == "image_size" else key: facts[key] for key in facts} if isinstance(facts, dict) else facts
+
+
+Metadata = Annotated[Facts, BeforeValidator(_renamed)]
+
+
+@declared
+class ModelHeader:
+    """The header of a model's file, beside its tensors."""
+
+    model: Name
+    config: dict[str, Any] = Field(default_factory=dict)
+    metadata: Metadata = Field(default_factory=dict)
+    format: int = FORMAT
 
 
 def shipped_weights() -> dict[str, Path]:
@@ -42,28 +91,25 @@ def _give_weights() -> str:
     return f"give a .safetensors file{' or one of: ' + ', '.join(names) if names else ''}"
 
 
-def build_model(name: str, config: Mapping[str, Any]) -> nn.Module:
-    """A new model of a registered class; `UserError` for an unknown name or a config that does not fit it.
+def build_model(name: str, config: Mapping[str, Any], source: str | Path = "") -> nn.Module:
+    """A new model of a registered class; `UserError`, naming `source`, for an unknown name or an unfit config.
 
     >>> build_model("UNet", {"num_classes": 20, "channels": [32, 64]}).num_classes
     20
     """
-    if name not in MODELS:
-        raise UserError(f"unknown model '{name}'; this version of dlcv_diffusion knows {', '.join(MODELS)}")
+    where = f"'{source}': " if source else ""
+    check(name in MODELS, f"{where}unknown model '{name}'; this version of dlcv_diffusion knows {', '.join(MODELS)}")
     try:
         return MODELS[name](**config)
-    except UserError:
-        raise
-    except (TypeError, ValueError) as error:
+    except (UserError, TypeError) as error:
+        said = shorten(str(error), 200, placeholder=" …")
         raise UserError(
-            f"the settings do not fit the model '{name}' ({error}); was the file written by a newer version?"
+            f"{where}the settings do not fit the model '{name}' ({said}); was the file written by a newer version?"
         ) from error
 
 
-def write_tensors(path: str | Path, tensors: Mapping[str, torch.Tensor], header: Mapping[str, Any]) -> None:
-    """Write a safetensors file whole or not at all; `header` is any JSON and goes into its metadata.
-
-    Raises `UserError` where the file cannot be written.
+def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+    """Write a safetensors file, with any JSON as its header, whole or not at all; `UserError` where that cannot be.
 
     >>> write_tensors("means.safetensors", {"mean": torch.zeros(3)}, {"of": "digits"})   # doctest: +SKIP
     """
@@ -80,44 +126,39 @@ def read_header(path: str | Path) -> dict[str, Any]:
     >>> read_header(shipped_weights()["digits"])["model"]
     'UNet'
     """
-    path = Path(path)
-    if path.is_dir():
-        raise UserError(f"'{path}' is a folder; give the .safetensors file in it")
-    if not path.is_file():
-        raise UserError(f"no weights at '{path}'; {_give_weights()}")
-    if not os.access(path, os.R_OK):
-        raise UserError(f"you may not read '{path}'; change its permissions, or give other weights")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError, ValueError) as error:
-        hint = "; a course's .pt file is read by `dlcv convert`" if path.suffix in (".pt", ".pth") else ""
-        raise UserError(f"'{path}' is not a whole safetensors file (truncated, or of another format){hint}") from error
-    try:
-        header = json.loads(metadata["dlcv_diffusion"])
-        newer = header["format"] > FORMAT
-    except (KeyError, ValueError, TypeError) as error:
-        raise UserError(
-            f"'{path}' holds tensors but not the header of dlcv_diffusion; was it saved by another program?"
-        ) from error
-    if newer:
-        raise UserError(
-            f"'{path}' was written by a newer dlcv_diffusion (format {header['format']}); upgrade to read it"
-        )
-    return header
+    return _opened(path, tensors=False)[1]
 
 
-def read_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and header of a file written by `write_tensors`. Raises `UserError` as `read_header` does.
 
     >>> tensors, header = read_tensors(shipped_weights()["digits"])
     """
-    header = read_header(path)
+    return _opened(path, tensors=True)
+
+
+def _opened(path: str | Path, tensors: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    path = Path(path)
+    check(not os.path.isdir(path), f"'{path}' is a folder; give the .safetensors file in it")
+    if not os.path.isfile(path):
+        raise UserError(f"no weights at '{path}'; {_give_weights()}")
+    check(os.access(path, os.R_OK), f"you may not read '{path}'; change its permissions, or give other weights")
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118 – not a dict
+            metadata = file.metadata() or {}
+            found = {name: file.get_tensor(name) for name in file.keys() if tensors}  # noqa: SIM118 – not a dict
     except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"'{path}' is not a whole safetensors file (truncated, or of another format)") from error
+        hint = "; a course's .pt file is read by `dlcv convert`" if path.suffix in (".pt", ".pth") else ""
+        raise UserError(f"'{path}' is not a whole safetensors file (truncated, or of another format){hint}") from error
+    header = None
+    with suppress(ValueError):
+        header = from_json(metadata.get("dlcv_diffusion", "null"))
+    written = header.get("format") if isinstance(header, dict) else None
+    foreign = f"'{path}' holds tensors but not the header of dlcv_diffusion; was it saved by another program?"
+    check(isinstance(written, int) and written >= 1, foreign)
+    newer = f"'{path}' was written by a newer dlcv_diffusion (format {str(written)[:9]}); upgrade to read it"
+    check(written <= FORMAT, newer)
+    return found, header
 
 
 def save_model(
@@ -127,27 +168,26 @@ def save_model(
     *,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Write a model's weights with what is needed to build it again; atomic.
+    """Write a model's weights and `Facts`, with what is needed to build it again; atomic.
 
-    `metadata` is any JSON (the schedule's config, training facts). `dtype=torch.float16` halves the file; loading
-    always gives float32. A compiled or parallel model is saved as the one inside. Raises `UserError` where
-    the file cannot be written, and for weights that are not finite.
+    `dtype=torch.float16` halves the file; loading gives float32. Of a compiled or parallel model, the one inside is
+    saved. Raises `UserError` for another class, weights that are not finite in `dtype`, and a path not to be written.
 
     >>> save_model(model, "runs/digits/model.safetensors", {"schedule": schedule.config})   # doctest: +SKIP
     """
-    model = plain(model)
-    _check_finite(model.state_dict(), path)
+    model, name = plain(model), type(plain(model)).__name__
+    check(dtype in (None, *FLOATS), f"weights are saved in floating-point numbers of 16 bits or more, not in {dtype}")
+    check(name in MODELS, f"cannot save a {name} in '{path}'; give a {' or '.join(MODELS)}, such as denoiser.model")
+    metadata = validated(Metadata, dict(metadata or {}), f"the metadata for '{path}'")
     state = {k: v.to(dtype) if dtype and v.is_floating_point() else v for k, v in model.state_dict().items()}
-    write_tensors(
-        path, state, {"model": type(model).__name__, "config": model.config, "metadata": dict(metadata or {})}
-    )
+    _check_finite(state, path)
+    write_tensors(path, state, {"model": name, "config": model.config, "metadata": metadata})
 
 
-def read_model(name_or_path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
-    """A network from a safetensors file, or shipped weights by name, in eval mode, and what was saved as its metadata.
+def read_model(name_or_path: str | Path) -> tuple[nn.Module, Facts]:
+    """A bare network from a safetensors file, or shipped weights by name, in eval mode, and its facts.
 
-    It does not know what it predicts: `load_denoiser` is what to sample from. Raises `UserError` for a file that is
-    missing, truncated, foreign, newer, or whose weights are not finite or do not fit its own config.
+    To sample, `load_denoiser`. Raises `UserError` as `read_header` and `model_from` do.
 
     >>> read_model("digits")[0].num_classes
     20
@@ -155,15 +195,46 @@ def read_model(name_or_path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     shipped = shipped_weights()
     path = shipped.get(str(name_or_path), Path(name_or_path))
     state, header = read_tensors(path)
-    check(
-        "model" in header or path not in shipped.values(),
-        f"'{path.stem}' is shipped with the package, but no model that draws; {_give_weights()}",
-    )
+    if "model" not in header and path in shipped.values():
+        raise UserError(f"'{path.stem}' is shipped with the package, but no model that draws; {_give_weights()}")
     check("model" in header, f"'{path}' is a checkpoint or other data, not a model; give the run's model.safetensors")
-    model = build_model(header["model"], header.get("config", {}))
-    load_state(model, {k: v.float() if v.is_floating_point() else v for k, v in state.items()}, path)
-    _check_finite(model.state_dict(), path)
-    return model.eval(), header.get("metadata", {})
+    header = validated(ModelHeader, header, f"'{path}'")
+    return model_from(header.model, header.config, state, path), header.metadata
+
+
+class Undrawn(TorchFunctionMode):
+    """Inside, initial weights are not drawn: on the meta device, where they take no memory, others take their place."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
+        drawn = func in (nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_)
+        return kwargs["tensor"] if drawn else func(*args, **(kwargs or {}))
+
+
+def model_from(name: str, config: Mapping[str, Any], state: Mapping[str, Tensor], source: str | Path) -> nn.Module:
+    """A model with copies of these weights, in eval mode on the CPU; `UserError` as of `build_model` and `filled`.
+
+    >>> unet = UNet(channels=(8, 16))
+    >>> again = model_from("UNet", unet.config, unet.state_dict(), "unet")
+    """
+    with torch.device("meta"), Undrawn():
+        model = build_model(name, config, source)
+    return filled(model, state, source).eval()
+
+
+def filled(model: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> nn.Module:
+    """The model, of the meta device, with copies of these weights in its own types: sizes fit before there is memory.
+
+    Raises `UserError` for weights that do not fit, are no floating-point numbers, or are not finite.
+    """
+    state, wanted = unwrapped(state), model.state_dict()
+    for key in [key for key in wanted if key in state]:
+        kind = state[key].dtype
+        fits = kind in FLOATS or kind == wanted[key].dtype
+        check(fits, f"the weights in '{source}' are no floating-point numbers of 16 bits or more: '{key}' is {kind}")
+    state = {k: v.to(wanted[k].dtype, copy=True) if k in wanted else v for k, v in state.items()}
+    load_state(model, state, source, assign=True)
+    _check_finite(model.state_dict(), source)
+    return model
 
 
 def plain(model: nn.Module) -> nn.Module:
@@ -179,20 +250,29 @@ def plain(model: nn.Module) -> nn.Module:
         model = inner
 
 
-def _check_finite(state: Mapping[str, torch.Tensor], path: str | Path) -> None:
+def unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict without the prefixes of compiled, parallel and averaged models.
+
+    >>> unwrapped({"module._orig_mod.bias": torch.zeros(1)})
+    {'bias': tensor([0.])}
+    """
+    return {WRAPPED.sub("", str(key)): value for key, value in state.items()}
+
+
+def _check_finite(state: Mapping[str, Tensor], path: str | Path) -> None:
     for name, tensor in state.items():
         finite = not tensor.is_floating_point() or tensor.isfinite().all()
         check(finite, f"the weights for '{path}' are not finite: '{name}' has NaN or infinite numbers; use others")
 
 
-def load_state(model: nn.Module, state: Mapping[str, torch.Tensor], source: str | Path) -> None:
+def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str | Path, *, assign: bool = False) -> None:
     """`model.load_state_dict`, with one sentence instead of a page in the `UserError` that it raises.
 
     >>> tensors, header = read_tensors(shipped_weights()["digits"])
     >>> load_state(build_model(header["model"], header["config"]), tensors, "digits")
     """
     try:
-        model.load_state_dict(state)
+        model.load_state_dict(state, assign=assign)
     except RuntimeError as error:
         first = shorten(" ".join(str(error).splitlines()[1:2]) or str(error), 160)
         raise UserError(f"the weights in '{source}' are not those of this {type(model).__name__}: {first}") from error

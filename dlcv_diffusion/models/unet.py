@@ -1,27 +1,34 @@
 """The DDPM paper's U-Net (Ho et al. 2020, appendix B), in sizes that a CPU can train.
 
-GroupNorm instead of BatchNorm, sinusoidal timestep embedding, residual blocks that are told the embedding, and
-self-attention at the coarse levels. DDPM only adds the embedding to the feature maps; here it scales and shifts them,
-as in Improved DDPM (Nichol, Dhariwal, arXiv 2102.09672), which Dhariwal and Nichol (arXiv 2105.05233) call adaptive
-group normalisation. What makes it quick on a CPU is the stem: `patch` × `patch` pixels
-are folded into channels (`F.pixel_unshuffle`), so that the 3×3 convolutions work at 14×14 instead of 28×28, with a
-quarter of the arithmetic at the same width.
+GroupNorm, sinusoidal timestep embedding, and self-attention at the coarse levels. DDPM only adds the embedding to the
+feature maps; here it scales and shifts them, as in Improved DDPM (arXiv 2102.09672). What makes it quick on a CPU is
+the stem: `patch` × `patch` pixels are folded into channels (`F.pixel_unshuffle`), so that the 3×3 convolutions work at
+14×14 instead of 28×28, with a quarter of the arithmetic at the same width.
 """
 
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
+
+from ..declared import declared
+from ..errors import check
+from .sizes import Blocks, Channels, Classes, Timesteps, Width
+
+MOST_SCORES = 2**26  # of attention at a time, 256 MB in float32
 
 
 def timestep_embedding(t: Tensor, dim: int, *, max_period: float = 10_000.0) -> Tensor:
-    """Sinusoidal features of a timestep (Vaswani et al. 2017, sec. 3.5; used by DDPM, appendix B).
+    """Sinusoidal features of a timestep (Vaswani et al. 2017, sec. 3.5; DDPM, appendix B), (B,) to (B, dim) float32.
 
         emb = [cos(t ω_0), …, cos(t ω_{n−1}), sin(t ω_0), …, sin(t ω_{n−1})],   ω_i = max_period^(−i / n),  n = dim / 2
 
-    t is (B,), int or float, in units of the DDPM paper's thousand steps; the result is (B, dim) float32, dim even.
+    t is int or float, in units of the DDPM paper's thousand steps; dim is even.
 
     >>> timestep_embedding(torch.tensor([0, 10]), 4).shape
     torch.Size([2, 4])
@@ -53,6 +60,21 @@ class ResidualBlock(nn.Module):
         return self.skip(x) + self.conv2(F.silu(h))
 
 
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(QKᵀ/√d) V (Vaswani et al. 2017, eq. 1): q (…, N, d), k and v (…, M, d); the result is like q.
+
+    On a CPU two matrix products are quicker than torch's fused kernel, in bfloat16 twice as quick, forwards and
+    backwards (`benchmarks/training.py`). They keep all N·M scores, so that large images go through the fused one.
+
+    >>> attention(torch.zeros(1, 2, 3), torch.zeros(1, 2, 3), torch.ones(1, 2, 3)).shape
+    torch.Size([1, 2, 3])
+    """
+    scores = q[..., 0].numel() * k.shape[-2]
+    if q.device.type != "cpu" or scores > MOST_SCORES:
+        return F.scaled_dot_product_attention(q, k, v)
+    return ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)).softmax(-1) @ v
+
+
 class SelfAttention(nn.Module):
     """Multi-head self-attention over the H·W places: x + softmax(QKᵀ/√d) V (Vaswani et al. 2017, eq. 1)."""
 
@@ -69,25 +91,41 @@ class SelfAttention(nn.Module):
         b, c, h, w = x.shape
         qkv = self.qkv(self.norm(x)).flatten(2).view(b, 3, self.heads, c // self.heads, h * w)
         q, k, v = qkv.transpose(-1, -2).unbind(1)  # each (B, heads, H·W, c/heads)
-        y = F.scaled_dot_product_attention(q, k, v)
+        y = attention(q, k, v)
         return x + self.out(y.transpose(-1, -2).reshape(b, c, h, w))
+
+
+@declared
+class UNetConfig:
+    """What a `UNet` is built with, and the bounds of it."""
+
+    in_channels: Channels
+    channels: Annotated[tuple[Width, ...], Field(min_length=1, max_length=8)]
+    blocks: tuple[Blocks, ...]
+    attention: tuple[bool, ...]
+    patch: Annotated[int, Field(strict=True, ge=1, le=32)]
+    num_classes: Classes
+    timesteps: Timesteps
+    emb_channels: Channels | None
+
+    def __post_init__(self) -> None:
+        levels = len(self.channels), len(self.blocks), len(self.attention)
+        check(len(set(levels)) == 1, "channels, blocks and attention are of {}, {} and {} levels".format(*levels))
 
 
 class UNet(nn.Module):
     """ε_θ(x_t, t, c): the DDPM U-Net with an optional class label and a pixel-folding stem.
 
-    Parameters
-    ----------
-    in_channels: channels of the image, 3 for digits.
-    channels: width of each level, finest first; each further level halves height and width.
-    blocks: residual blocks a level on the way down (one more on the way up), one number or one for each level.
-    attention: for each level, whether its blocks are followed by self-attention.
-    patch: `patch` × `patch` pixels are folded into channels at the stem, and unfolded at the end.
-    num_classes: number of labels, or 0 for an unconditional model. Label `num_classes` is the null class ∅.
-    timesteps: T of the schedule it is trained with; t is scaled to the paper's thousand steps inside.
+    - in_channels: channels of the image, 3 for digits.
+    - channels: width of each level, multiples of 8, finest first; each further level halves height and width.
+    - blocks: residual blocks a level on the way down (one more on the way up), one number or one for each level.
+    - attention: for each level, whether its blocks are followed by self-attention; by default at the last alone.
+    - patch: `patch` × `patch` pixels are folded into channels at the stem, and unfolded at the end.
+    - num_classes: number of labels, or 0 for an unconditional model. Label `num_classes` is the null class ∅.
+    - timesteps: T of the schedule it is trained with; t is scaled to the paper's thousand steps inside.
 
-    Any height and width: sides that `divisor` = patch · 2^(len(channels) − 1) does not divide are filled up with zeros,
-    inside, to the next that it does.
+    Any height and width: sides that `divisor` = patch · 2^(levels − 1) does not divide are filled up with zeros inside.
+    Raises `UserError` for settings that do not fit.
 
     >>> model = UNet(num_classes=20, channels=(32, 64), blocks=1)
     >>> model(torch.randn(2, 3, 28, 28), torch.tensor([0, 349]), torch.tensor([3, 20])).shape
@@ -106,22 +144,15 @@ class UNet(nn.Module):
         emb_channels: int | None = None,
     ):
         super().__init__()
-        channels = tuple(channels)
-        blocks = (blocks,) * len(channels) if isinstance(blocks, int) else tuple(blocks)
-        attention = tuple(attention) if attention is not None else (False,) * (len(channels) - 1) + (True,)
+        levels = len(channels := tuple(channels))
+        blocks = (blocks,) * levels if isinstance(blocks, int) else blocks
+        attention = (False,) * (levels - 1) + (True,) if attention is None else attention
+        config = UNetConfig(in_channels, channels, blocks, attention, patch, num_classes, timesteps, emb_channels)
+        channels, blocks, attention = config.channels, config.blocks, config.attention
         emb_channels = emb_channels or 4 * channels[0]
-        self.config = {
-            "in_channels": in_channels,
-            "channels": channels,
-            "blocks": blocks,
-            "attention": attention,
-            "patch": patch,
-            "num_classes": num_classes,
-            "timesteps": timesteps,
-            "emb_channels": emb_channels,
-        }
+        self.config = {**asdict(config), "emb_channels": emb_channels}
         self.in_channels, self.num_classes, self.timesteps, self.patch = in_channels, num_classes, timesteps, patch
-        self.divisor = patch * 2 ** (len(channels) - 1)
+        self.divisor = patch * 2 ** (levels - 1)
         self.time_features = channels[0]
 
         self.time_mlp = nn.Sequential(

@@ -1,6 +1,11 @@
-"""Training: the loop (`train`), and what a recipe is. The recipes themselves stand with their problems."""
+"""Training: the loop for any objective (`run`), diffusion's (`train`), and what a recipe is.
 
-from .loop import TrainConfig, TrainState, train
+The recipes themselves stand with their problems.
+"""
+
+from .config import RunConfig, TrainConfig
+from .loop import TrainState, run, train
+from .objective import DiffusionObjective, Objective
 from .recipe import Recipe
 
-__all__ = ["Recipe", "TrainConfig", "TrainState", "train"]
+__all__ = ["DiffusionObjective", "Objective", "Recipe", "RunConfig", "TrainConfig", "TrainState", "run", "train"]

@@ -3,74 +3,124 @@
 import csv
 import json
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+from textwrap import shorten
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..declared import declared, validated
+from ..errors import UserError, check
 from ..files import atomic_write
-from ..models.registry import load_state, read_tensors, write_tensors
+from ..models.registry import read_tensors, write_tensors
+from .config import RunConfig, learning_rate
+
+AVERAGE = "ema.module."
 
 
-def save_checkpoint(
-    path: str | Path,
-    model: nn.Module,
-    ema: nn.Module,
-    optimizer: Any,
-    facts: Mapping[str, Any],
-    *,
-    step: int,
-    seconds: float,
-) -> None:
-    """Write weights, their average and the optimiser's moments after `step` steps; atomic.
+@declared
+class Progress:
+    """The header of a checkpoint: steps done, the seconds they took, and the facts of the run."""
 
-    - facts: the run's settings, any JSON, which `restore_checkpoint` compares.
+    step: Annotated[int, Field(ge=1, strict=True)]
+    seconds: Annotated[float, Field(ge=0)]
+    facts: dict[str, Any]
 
-    Raises `UserError` where the file cannot be written, or the weights are not finite; what is there stays.
 
-    >>> save_checkpoint("runs/digits/checkpoint.safetensors", model, ema, adam, facts, step=500, seconds=60.0)
-    ... # doctest: +SKIP
+@dataclass(frozen=True)
+class Checkpoint:
+    """The file at `path` that holds all that a run goes on from: what trains of the model, its average, Adam's moments.
+
+    - facts: the run's settings, any JSON, among them `config` as "train": a run of other settings is not gone on with.
+
+    >>> checkpoint = Checkpoint(path, model, average, adam, config, {"train": asdict(config)})   # doctest: +SKIP
+    >>> checkpoint.save(step=500, seconds=60.0)                                                  # doctest: +SKIP
     """
-    if not all(parameter.isfinite().all() for parameter in model.parameters()):
-        raise UserError(
-            f"the weights are not finite after step {step}; '{path}' is kept as it was; lower the learning rate"
+
+    path: Path
+    model: nn.Module
+    average: nn.Module
+    adam: torch.optim.Adam
+    config: RunConfig
+    facts: Mapping[str, Any]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor of the run by its name in the file, not copied; moments that do not exist yet begin as zeros."""
+        frozen = {
+            name for name, weight in self.model.named_parameters(remove_duplicate=False) if not weight.requires_grad
+        }
+        tensors = {}
+        for prefix, module in (("model.", self.model), (AVERAGE, self.average)):
+            tensors |= {prefix + name: value for name, value in module.state_dict().items() if name not in frozen}
+        for index, weight in enumerate(self.adam.param_groups[0]["params"]):
+            moments = self.adam.state[weight]
+            if not moments:  # laid out as the weight is: Adam is quicker when all that it touches lies alike
+                moments |= {"step": torch.tensor(0.0)}
+                moments |= {name: torch.zeros_like(weight) for name in ("exp_avg", "exp_avg_sq")}
+            tensors |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
+        return tensors
+
+    def check_finite(self, step: int) -> None:
+        """Raise `UserError` if the model or its average is not finite after `step` steps."""
+        weights = (value for name, value in self.tensors().items() if not name.startswith("optimizer."))
+        finite, out = all(value.isfinite().all() for value in weights), self.path.parent
+        check(finite, f"the weights are not finite after step {step}; '{out}' stays as it was; lower the learning rate")
+
+    def save(self, step: int, seconds: float) -> None:
+        """Write the file whole or not at all. Raises `UserError` where it cannot be written, and for NaN."""
+        self.check_finite(step)
+        progress = {"step": step, "seconds": seconds, "facts": self.facts}
+        write_tensors(self.path, self.tensors(), {"checkpoint": progress})
+
+    def restore(self) -> tuple[int, float]:
+        """Put what the file holds into place; returns its step and its seconds.
+
+        Raises `UserError` for a file that is no whole checkpoint of this model, or one of a run of other settings: the
+        sentence names them. Then nothing has changed.
+        """
+        found, header = read_tensors(self.path)
+        check(
+            "checkpoint" in header,
+            f"'{self.path}' is not a training checkpoint; choose the folder of a run, or start without --resume",
         )
-    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
-    tensors |= {f"ema.{k}": v for k, v in ema.state_dict().items()}
-    for index, moments in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v) for k, v in moments.items()}
-    write_tensors(path, tensors, {"checkpoint": {"step": step, "seconds": seconds, "facts": facts}})
+        saved = validated(Progress, header["checkpoint"], f"'{self.path}'")
+        self._check_settings(saved)
+        wanted = self.tensors()
+        foreign = found.keys() - wanted.keys() - {"ema.n_averaged"}
+        foreign |= {name for name, value in wanted.items() if name not in found or not _fits(name, found[name], value)}
+        check(
+            not foreign,
+            f"the tensors in '{self.path}' are not those of this {type(self.model).__name__} and its Adam: see "
+            f"{shorten(ascii(min(foreign, default='')), 80)}; choose another folder, or start anew in a new one",
+        )
+        with torch.no_grad():
+            for name, value in wanted.items():
+                value.copy_(found[name])
+        return saved.step, saved.seconds
+
+    def _check_settings(self, saved: Progress) -> None:
+        where = f"the run in '{self.path.parent}'"
+        old = validated(type(self.config), saved.facts.get("train", {}), f"'{self.path}'")
+        old = replace(old, compile=self.config.compile)  # which is no other run
+        if all(learning_rate(k, old) == learning_rate(k, self.config) for k in range(min(saved.step, old.steps))):
+            old = replace(
+                old, steps=self.config.steps
+            )  # nor is this, as long as what is behind would have been the same
+        changed = shorten(differences({**saved.facts, "train": asdict(old)}, self.facts), 300)
+        check(not changed, f"{where} was started with other settings ({changed}); use the same to resume")
+        check(saved.step <= self.config.steps, f"{where} has done {saved.step} steps, more than {self.config.steps}")
 
 
-def restore_checkpoint(
-    path: str | Path, model: nn.Module, ema: nn.Module, optimizer: Any, facts: Mapping[str, Any]
-) -> tuple[int, float]:
-    """Put a checkpoint's weights, average and moments into place; returns its step and its seconds.
-
-    Raises `UserError` for a file that is not a checkpoint, or that belongs to a run of other settings: the sentence
-    names them.
-
-    >>> step, seconds = restore_checkpoint(path, model, ema, adam, facts)   # doctest: +SKIP
-    """
-    tensors, header = read_tensors(path)
-    saved = header.get("checkpoint")
-    if saved is None:
-        raise UserError(f"'{path}' is not a training checkpoint; choose the folder of a run, or start without --resume")
-    if changed := differences(saved["facts"], facts):
-        folder = Path(path).parent
-        raise UserError(f"the run in '{folder}' was started with other settings ({changed}); use the same to resume")
-    load_state(model, _below("model.", tensors), path)
-    load_state(ema, _below("ema.", tensors), path)
-    moments: dict[int, dict[str, Tensor]] = {}
-    for key, value in _below("optimizer.", tensors).items():
-        index, name = key.split(".")
-        # the layout of the weights, which a file does not keep: Adam is quicker when all it touches lies alike
-        layout = torch.channels_last if value.ndim == 4 else torch.contiguous_format
-        moments.setdefault(int(index), {})[name] = value.contiguous(memory_format=layout)
-    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-    return saved["step"], saved["seconds"]
+def _fits(name: str, found: Tensor, wanted: Tensor) -> bool:
+    """Whether a tensor of a file can take the place of the run's own."""
+    sound = found.shape == wanted.shape and found.dtype == wanted.dtype
+    if name.startswith("optimizer."):  # a square may have overflowed, and weights that are sound go on from there
+        return sound and not found.isnan().any() and (name.endswith(".exp_avg") or bool((found >= 0).all()))
+    return sound and bool(found.isfinite().all())
 
 
 def differences(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
@@ -84,52 +134,55 @@ def differences(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     return "; ".join(f"{key[-1]}: {saved.get(key)} then, {wanted.get(key)} now" for key in keys)
 
 
-class Metrics:
-    """`metrics.csv` of a run, a row a step: collected and written whole, so that a kill leaves no half line.
-
-    A run that goes on after `start` steps keeps the rows up to there. Raises `UserError` where they cannot be read.
-    """
-
-    FIELDS = ("step", "loss", "lr", "images_per_second")
-
-    def __init__(self, path: str | Path, start: int = 0):
-        self.path, self.rows = Path(path), []
-        if start and self.path.exists():
-            self.rows = [row for row in self._read() if int(row["step"]) <= start]
-
-    def _read(self) -> list[dict[str, str]]:
-        try:
-            with open(self.path, newline="") as file:
-                rows = [{name: row[name] for name in self.FIELDS} for row in csv.DictReader(file)]
-            _ = [(int(row["step"]), *map(float, row.values())) for row in rows]  # numbers, or this raises
-        except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
-            raise UserError(
-                f"'{self.path}' is damaged: no table of {', '.join(self.FIELDS)}; move it away to resume without it"
-            ) from error
-        return rows
-
-    def add(self, step: int, loss: float, lr: float, images_per_second: float) -> None:
-        values = (step, f"{loss:.6f}", f"{lr:.3e}", f"{images_per_second:.1f}")
-        self.rows.append(dict(zip(self.FIELDS, values, strict=True)))
-
-    def write(self) -> None:
-        with atomic_write(self.path) as temporary, open(temporary, "w", newline="") as file:
-            writer = csv.DictWriter(file, self.FIELDS)
-            writer.writeheader()
-            writer.writerows(self.rows)
-
-    def mean_loss(self, last: int) -> float | None:
-        """The mean of the last so many losses; None where there is none."""
-        losses = [float(row["loss"]) for row in self.rows[-last:]]
-        return round(sum(losses) / len(losses), 5) if losses else None
-
-
-def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-
-
 def _flat(facts: Mapping[str, Any], above: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
     flat = {}
     for key, value in facts.items():
         flat |= _flat(value, (*above, key)) if isinstance(value, Mapping) else {(*above, key): value}
     return flat
+
+
+class Metrics:
+    """`metrics.csv` of a run, a row a step: collected and written whole, so that a kill leaves no half line.
+
+    What the file holds already is read. Raises `UserError` where that is no table of ours.
+    """
+
+    FIELDS = ("step", "loss", "lr", "images_per_second")
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.rows = self._read() if self.path.exists() else []
+
+    def _read(self) -> list[tuple[int, str, str, str]]:
+        try:
+            with open(self.path, newline="") as file:
+                header, *lines = csv.reader(file)
+            numbers = [tuple(map(float, line)) for line in lines]  # or this raises
+            if {len(row) for row in numbers} - {len(self.FIELDS)} or tuple(header) != self.FIELDS:
+                raise ValueError(header)
+            return [(int(step), *rest) for step, *rest in lines]
+        except (OSError, ValueError, csv.Error) as error:
+            named = ", ".join(self.FIELDS)
+            raise UserError(
+                f"'{self.path}' is damaged: no table of {named}; move it away to resume without it"
+            ) from error
+
+    @property
+    def last(self) -> int:
+        """The last step that has a row; 0 where there is none."""
+        return self.rows[-1][0] if self.rows else 0
+
+    def keep(self, steps: int) -> None:
+        """Drop the rows beyond so many steps: a run that goes on from there makes them again."""
+        self.rows = [row for row in self.rows if row[0] <= steps]
+
+    def add(self, step: int, loss: float, lr: float, images_per_second: float) -> None:
+        self.rows.append((step, f"{loss:.6f}", f"{lr:.3e}", f"{images_per_second:.1f}"))
+
+    def write(self) -> None:
+        with atomic_write(self.path) as temporary, open(temporary, "w", newline="") as file:
+            csv.writer(file).writerows([self.FIELDS, *self.rows])
+
+    def mean_loss(self, last: int) -> float | None:
+        """The mean of the last so many losses; None where there is none."""
+        return round(fmean(float(row[1]) for row in self.rows[-last:]), 5) if self.rows else None

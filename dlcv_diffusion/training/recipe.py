@@ -1,15 +1,20 @@
 """Recipes: which network, schedule and settings make which weights. Small and declarative."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from ..errors import check
+from ..files import atomic_write
+from ..images.arrays import ImageArrays
 from ..models.registry import build_model
 from ..schedule import NoiseSchedule
-from .loop import TrainConfig
+from .config import TrainConfig
+from .loop import TrainState, train
 
 
 @dataclass(frozen=True)
@@ -37,3 +42,42 @@ class Recipe:
     def schedule(self) -> NoiseSchedule:
         """Linear betas 1e-4 → 2e-2 over `timesteps`."""
         return NoiseSchedule.linear(self.timesteps)
+
+    def run(
+        self,
+        data: ImageArrays,
+        out: str | Path,
+        facts: Mapping[str, Any],
+        preview: Callable[[nn.Module, Path], None],
+        options: Mapping[str, Any],
+    ) -> Iterator[TrainState]:
+        """Train a new network on data.
+
+        - facts: kept with the weights, and as `model.metadata` of what `preview` is given.
+        - options: those of `training.run`, and fields of `TrainConfig` to set otherwise than the recipe.
+        """
+        names = {field.name for field in fields(TrainConfig)} & options.keys()
+        config = replace(self.train, **{name: options[name] for name in names})
+        rest = {name: value for name, value in options.items() if name not in names}
+        model = self.build(config.seed, in_channels=data.images.shape[1])
+        facts = {"images": len(data), **facts}
+        model.metadata = {**facts, "train": asdict(config)}
+        return train(model, data, self.schedule(), config, out, preview=preview, metadata=facts, **rest)
+
+
+def recipe_of(recipes: Mapping[str, Recipe], preset: str) -> Recipe:
+    """The recipe of this name; `UserError` for any other."""
+    check(preset in recipes, f"unknown preset '{preset}'; choose one of: {', '.join(recipes)}")
+    return recipes[preset]
+
+
+def write_sheet(images: Tensor, path: str | Path, columns: int) -> None:
+    """Write uint8 images (N, C, H, W) as one picture; of channels that are neither grey nor RGB the first, or three.
+
+    >>> write_sheet(images, "runs/digits/samples/step_001000.png", columns=12)   # doctest: +SKIP
+    """
+    from torchvision.utils import save_image
+
+    shown = images[:, : 3 if images.shape[1] >= 3 else 1]
+    with atomic_write(path) as temporary:
+        save_image(shown / 255, temporary, nrow=columns, padding=1)

@@ -156,7 +156,7 @@ SAMPLE = f"sample faces noise out {OWN}"
 TRAIN = "train faces --data faces --preset tiny --size 8 --device cpu --out run"
 BAD = {
     "sample faces noise": "missing argument 'OUT_DIR'",
-    f"sample faces none out {OWN}": "'none'.* noises, 00.pt",
+    f"sample faces none out {OWN}": "'none' is not there; give a folder with noises",
     f"sample faces empty out {OWN}": "'empty' holds no noises",
     f"sample faces mixed out {OWN}": "'mixed/01.pt' is 1×8×8, but '00.pt' is 1×16×16",
     f"sample faces large out {OWN}": "the noises are 3×32×32, but the weights 'small' draw 1×16×16",
@@ -186,8 +186,8 @@ BAD = {
     f"{SAMPLE} --batch-size 0": "invalid value for '--batch-size'",
     f"{SAMPLE} --device gpu": "cannot use device 'gpu'",
     "grade faces out": "missing argument",
-    "grade faces none noise": "'none'",
-    "grade faces empty none": "'none'.* the course's images",
+    "grade faces none noise": "'none' is not there; give the one that holds your images",
+    "grade faces empty none": "'none' is not there; give the course's images",
     "grade faces empty empty": "'empty' holds no pictures",
     "noise new --seeds x": "'x' are no seeds; give numbers and ranges, such as 0-9",
     "noise new --seeds 3-1": "the range '3-1' runs backwards",
@@ -199,7 +199,7 @@ BAD = {
     "noise new --unet-py UNet.py": r"unet_py \(--unet-py\) does nothing without --like",
     "noise words.txt": "cannot write 'words.txt",
     "train faces": "missing option '--data'",
-    "train faces --data none --out run": "'none'",
+    "train faces --data none --out run": "'none' is not there; give a folder or a zip",
     "train faces --data words.txt --out run": "'words.txt' is not a zip of pictures",
     "train faces --data empty --out run": "no pictures in 'empty'",
     f"{TRAIN} --preset report": "'report' is not one of 'small', 'tiny'",

@@ -1,6 +1,7 @@
 """Four doors to the digits, each on files in its real format, and the sentence for each thing that can be wrong."""
 
 import gzip
+import re
 import shutil
 import struct
 
@@ -12,7 +13,7 @@ from scipy.io import savemat
 from torchvision import datasets
 from torchvision.transforms import functional
 
-from dlcv_diffusion.digits.course import digits_folder, hw2_half
+from dlcv_diffusion.digits.course import digits_folder, hw2_half, read_list
 from dlcv_diffusion.digits.data import SAMPLE, load_digits, second_half, torchvision_svhn
 from dlcv_diffusion.digits.mnist_m import mnist_m
 from dlcv_diffusion.errors import UserError
@@ -60,8 +61,9 @@ def test_a_few_labels_alone():
     assert len(data) == 320 and set(data.labels.tolist()) == {3, 17}
     whole = load_digits("sample")
     assert torch.equal(data.images, whole.images[(whole.labels == 3) | (whole.labels == 17)])
-    with pytest.raises(UserError, match=r"no image of the labels \[20\]"):
-        load_digits("sample", labels=[20])
+    for wrong in (20, -1, 1.5, "7", float("nan")):
+        with pytest.raises(UserError, match="there is no label"):
+            load_digits("sample", labels=[wrong])
 
 
 # --- the course's folder
@@ -105,16 +107,16 @@ def test_svhn_pictures_of_32_pixels_are_made_28_as_torchvision_does(hw2):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        (None, "no such list"),
+        (None, "is not there; the course's folder has one"),
         ("", "lists no picture"),
         ("image_name,label\n", "lists no picture"),
         ("train_0.png,0\n", "must be a header"),
         ("image_name\ntrain_0.png\n", "must be a header"),
-        ("image_name,label\ntrain_0.png\n", "row 2.*is not 'file name,label'"),
-        ("image_name,label\ntrain_0.png,x\n", "row 2.*is not 'file name,label'"),
-        ("image_name,label\ntrain_0.png,0\ntrain_9.png,10\n", "row 3: label 10 .* is not a digit 0-9"),
+        ("image_name,label\ntrain_0.png\n", "line 2: .*is not 'file name,label'"),
+        ("image_name,label\ntrain_0.png,x\n", "line 2: .*is not 'file name,label'"),
+        ("image_name,label\ntrain_0.png,0\ntrain_9.png,10\n", "line 3: label 10 .* is not a digit 0-9"),
         ("image_name,label\ntrain_0.png,-1\n", "label -1"),
-        ("image_name,label\nlost.png,1\n", "no such picture.*lost.png"),
+        ("image_name,label\nlost.png,1\n", "lost.png' is not there"),
     ],
 )
 def test_a_bad_list_gets_one_sentence(hw2, text, sentence):
@@ -123,6 +125,64 @@ def test_a_bad_list_gets_one_sentence(hw2, text, sentence):
     with pytest.raises(UserError, match=sentence) as caught:
         load_digits(hw2)
     assert "mnistm" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xef\xbb\xbfimage_name,label\r\na.png,7\r\nb c.png,0\r\n",
+        b"image_name,label\ra.png,7\rb c.png,0",
+        b'"image_name","label"\n"a.png","7"\n"b c.png","0"\n',
+        b"image_name,label\na.png,7.0\nb c.png,0.0\n",
+        b",image_name,label\n0,a.png,7\n1,b c.png,0\n",
+        b"Unnamed: 0,label,image_name\n0,7,a.png\n1,0,b c.png\n",
+        b"label,image_name\n7,a.png\n0,b c.png\n",
+        b"id,Label,split,FileName\n4,7,train,a.png\n5,0,train,b c.png\n",
+        b" image_name , label \n a.png , 7 \n b c.png ,\t0\n",
+        b"image_name;label\na.png;7\nb c.png;0\n",
+        b"image_name\tlabel\na.png\t7\nb c.png\t0\n",
+        b"picture,number\n\na.png,7\n,\nb c.png,0\n\n",
+        b"picture,label\na.png,7,a comment\nb c.png,+0,\n",
+    ],
+)
+def test_what_pandas_and_excel_write_is_read(tmp_path, content):
+    (tmp_path / "train.csv").write_bytes(content)
+    assert read_list(tmp_path / "train.csv") == [("a.png", 7), ("b c.png", 0)]
+
+
+def test_pandas_own_lists_are_read(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"label": [7.0, 0.0], "image_name": ['a "b", c.png', "d.png"]})
+    for index in (False, True):
+        frame.to_csv(tmp_path / "train.csv", index=index)
+        assert read_list(tmp_path / "train.csv") == [('a "b", c.png', 7), ("d.png", 0)]
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"image_name,label\na.png,7.5\n", "line 2: 'a.png,7.5' is not 'file name,label'"),
+        (b"image_name,label\na.png,nan\n", "line 2: 'a.png,nan' is not"),
+        (b"image_name,label\n\na.png,\xc2\xb2\n", "line 3: 'a.png,²' is not"),
+        (b"image_name,label\na.png," + b"9" * 5000, "line 2: 'a.png,9999"),
+        (b"image_name,label\n,7\n", "line 2: ',7' is not"),
+        (b'image_name,label\n"a.png,7\nb.png,0\n', "is not 'file name,label'"),
+        (b"a,b,c\n1.png,7,3\n", "begins with 'a,b,c'; its first line must be a header such as 'image_name,label'"),
+        (b"0,a.png,7\n1,b.png,0\n", "begins with '0,a.png,7'; its first line must be a header"),
+        ("image_name,label\n臉.png,7\n".encode("big5"), "is not a CSV file in UTF-8"),
+        ("image_name,label\n".encode("utf-16"), "is not a CSV file in UTF-8"),
+        (b"image_name,label\n" + b"x" * 200_000 + b",7\n", "is not a CSV file in UTF-8"),
+    ],
+)
+def test_what_is_wrong_with_a_list_is_said_by_its_line(tmp_path, content, sentence):
+    (tmp_path / "train.csv").write_bytes(content)
+    with pytest.raises(UserError, match=re.escape(sentence)) as caught:
+        read_list(tmp_path / "train.csv")
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+    with pytest.raises(UserError, match="train.csv' is a folder"):
+        (tmp_path / "train.csv").unlink()
+        (tmp_path / "train.csv").mkdir()
+        read_list(tmp_path / "train.csv")
 
 
 def test_a_bad_picture_gets_one_sentence(hw2):
@@ -235,7 +295,7 @@ def test_the_other_half_has_the_name_that_the_source_tells(hw2, tmp_path):
     (tmp_path / "b" / "street" / "7").mkdir(parents=True)
     (tmp_path / "c" / "17").mkdir(parents=True)
     names = [second_half(tmp_path / folder) for folder in ("a", "b", "c", "mine.npz", "digits_train.npz")]
-    assert names == ["SVHN", "street digits", "second half", "second half", "street digits"]
+    assert names == ["second half", "second half", "second half", "second half", "street digits"]  # names prove nothing
 
 
 # --- any local folder or file
@@ -255,9 +315,9 @@ def test_a_folder_of_pictures_by_class_in_each_way_of_naming(tmp_path):
 
 
 def test_bad_folders_get_one_sentence(tmp_path):
-    with pytest.raises(UserError, match="no such folder or file.*nowhere"):
+    with pytest.raises(UserError, match="nowhere' is not there; give hw2_data"):
         load_digits(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="no picture in"):
+    with pytest.raises(UserError, match="no pictures in"):
         load_digits(tmp_path)
     Image.fromarray(pictures(1)[0]).save(tmp_path / "a.png")
     with pytest.raises(UserError, match="has no class in its path"):
@@ -270,6 +330,14 @@ def test_bad_folders_get_one_sentence(tmp_path):
         load_digits(tmp_path, split="held_out")
     with pytest.raises(UserError, match="no such split"):
         load_digits(tmp_path, split="test")
+
+
+@pytest.mark.parametrize("name", ["²", "①", "½", "七", "seven", "7a", "-1"])
+def test_a_class_folder_that_is_no_number_is_told(tmp_path, name):
+    (tmp_path / name).mkdir()
+    Image.fromarray(pictures(1)[0]).save(tmp_path / name / "a.png")
+    with pytest.raises(UserError, match=f"{name}/a.png' has no class in its path; name it as '7/a.png'"):
+        load_digits(tmp_path)
 
 
 def test_an_npz_of_images_or_of_mnist(tmp_path):
@@ -288,15 +356,21 @@ def test_an_npz_of_images_or_of_mnist(tmp_path):
     ("arrays", "sentence"),
     [
         ({"pictures": np.zeros(3)}, "not an .npz with 'images' and 'labels'"),
-        ({"images": np.zeros((2, 3, 28, 28)), "labels": np.zeros(2)}, "expected uint8"),
+        ({"images": np.zeros((2, 3, 28, 28)), "labels": np.zeros(2)}, "should be uint8"),
         ({"images": np.zeros((2, 3, 28, 28), np.uint8), "labels": np.zeros(3)}, "as many labels"),
-        ({"images": np.zeros((2, 3, 28, 28), np.uint8), "labels": np.array([0, 20])}, "must be 0-19"),
-        ({"images": np.zeros((2, 28, 28), np.uint8), "labels": np.array([0, 10])}, "must be 0-9"),
+        ({"images": np.zeros((2, 3, 28, 28), np.uint8), "labels": np.array([0, 20])}, "0-19"),
+        ({"images": np.zeros((2, 28, 28), np.uint8), "labels": np.array([0, 10])}, "0-9"),
         ({"images": np.zeros((2, 3, 64, 64), np.uint8), "labels": np.array([0, 1])}, "28×28 or 32×32"),
         ({"images": np.zeros((2, 3, 28, 28), np.uint8), "labels": np.array(3)}, "as many labels"),
-        ({"images": np.zeros((2, 3, 28, 28), np.uint8), "labels": np.array([0, 1.5])}, "not whole numbers"),
-        ({"images": np.zeros((2, 3, 28, 28), np.uint8), "labels": np.array([0, np.nan])}, "not whole numbers"),
-        ({"images": np.zeros((2, 3, 28, 28), np.uint8), "labels": np.array(["0", "1"])}, "not whole numbers"),
+        (
+            {"images": np.zeros((2, 3, 28, 28), np.uint8), "labels": np.array([0, 1.5])},
+            "label .1.5.; labels must",
+        ),
+        (
+            {"images": np.zeros((2, 3, 28, 28), np.uint8), "labels": np.array([0, np.nan])},
+            "label .nan.; labels must",
+        ),
+        ({"images": np.zeros((2, 3, 28, 28), np.uint8), "labels": np.array(["0", "1"])}, "as many labels, numbers"),
         ({"images": np.zeros((0, 3, 28, 28), np.uint8), "labels": np.zeros(0)}, "holds no image"),
         ({"images": np.array([{}], object), "labels": np.zeros(1)}, "not an .npz"),
     ],

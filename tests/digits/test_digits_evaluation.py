@@ -146,7 +146,7 @@ def test_a_judge_that_is_not_finite_is_neither_saved_nor_loaded(tmp_path):
     tensors, header = read_tensors(path)
     tensors["halves.0.head.weight"][0, 0] = math.nan
     write_tensors(path, tensors, header)
-    with pytest.raises(UserError, match="judge.safetensors': its halves.0.head.weight hold NaN"):
+    with pytest.raises(UserError, match="judge.safetensors' are not finite: 'halves.0.head.weight'"):
         load_judge(path)
 
 
@@ -367,10 +367,10 @@ def half_missing(folder):
         (of_another_size, r"0_002.png' is 32×32; the course asks for 28×28"),
         (no_picture, r"5_003.png' is not a picture"),
         (cut_short, r"9_003.png' is not a picture"),
-        (a_folder, r"4_002.png' is not a picture"),
-        (a_dangling_link, r"4_002.png' is a link to a picture that is not there"),
+        (a_folder, r"4_002.png' is a folder"),
+        (a_dangling_link, r"4_002.png' is a link to what is not there"),
         (one_missing, r"svhn' lacks '6_002.png': 29 pictures there"),
-        (half_missing, r"no such folder: '.*svhn'; .* the course asks for mnistm/ and svhn/"),
+        (half_missing, r"svhn' is not there; .* the course asks for mnistm/ and svhn/"),
     ],
 )
 def test_grade_says_what_is_wrong(folder, spoil, sentence):
@@ -454,7 +454,7 @@ def test_other_files_are_not_the_courses_classifier(tmp_path, capfd, content):
         path.write_bytes(content)
     else:
         torch.save(content, path)
-    with pytest.raises(UserError, match="is not the course's MNIST-M classifier") as raised:
+    with pytest.raises(UserError, match="is not .*the course's MNIST-M classifier") as raised:
         load_course_classifier(path)
     assert "\n" not in str(raised.value) and "code was run" not in capfd.readouterr().out
 
@@ -468,7 +468,7 @@ def test_a_classifier_that_is_not_finite(tmp_path):
 
 
 def test_no_classifier_at_all(folder, tmp_path):
-    with pytest.raises(UserError, match="no classifier at"):
+    with pytest.raises(UserError, match="nothing.pth' is not there"):
         grade_digits(folder, tmp_path / "nothing.pth", per_digit=3)
     assert sum(p.numel() for p in CourseLeNet().parameters()) == 44_674
 

@@ -96,7 +96,7 @@ def test_what_is_saved_with_a_network_is_what_its_denoiser_knows():
     assert (plain.schedule, plain.prediction, plain.shape, plain.null) == (
         NoiseSchedule.linear(20), "eps", (3, 28, 28), 20,
     )  # fmt: skip
-    facts = {"schedule": NoiseSchedule.cosine(20).config, "image_size": [3, 8, 8], "train": {"prediction": "v"}}
+    facts = {"schedule": NoiseSchedule.cosine(20).config, "shape": [3, 8, 8], "train": {"prediction": "v"}}
     known = own_denoiser(network, facts)
     assert (known.schedule, known.prediction, known.shape) == (NoiseSchedule.cosine(20), "v", (3, 8, 8))
     assert own_denoiser(small_context_unet(in_channels=1, height=12, width=8), {}).shape == (1, 12, 8)
@@ -176,7 +176,7 @@ def test_labels_and_seeds_that_do_not_go_together_are_told(model):
     with pytest.raises(UserError, match="label 21 is out of range; labels run from 0 to 19"):
         sample_digits(model, [0] * 300 + [21], range(301), FEW)
     with pytest.raises(UserError, match="takes no condition"):
-        sample_digits(own_denoiser(small_unet(num_classes=0), {"image_size": (3, 28, 28)}), [1], [1], FEW)
+        sample_digits(own_denoiser(small_unet(num_classes=0), {"shape": (3, 28, 28)}), [1], [1], FEW)
 
 
 @pytest.mark.parametrize("network", [small_unet, small_context_unet])
@@ -284,7 +284,7 @@ def drawn(monkeypatch):
         def draw(shown, *arguments, name=name, **options):
             given[name] = (shown, *arguments, options)
 
-        monkeypatch.setattr(f"dlcv_diffusion.figures.{name}", draw)
+        monkeypatch.setattr(f"dlcv_diffusion.digits.figures.{name}", draw)
     return given
 
 
@@ -307,7 +307,7 @@ def test_the_overview_goes_from_noise_to_all_classes(model, drawn):
     config = SamplingConfig("ddim", 5, signal_leak=False)
     overview_figure(model, config, seeds=range(20), rows=4)
     shown, names_of_rows, names_of_columns, title, options = drawn["image_grid"]
-    assert title == "MNIST-M 0–9, then street digits 0–9"
+    assert title == "MNIST-M 0–9, then second half 0–9"
     assert shown.shape == (4, 20, 3, 28, 28) and torch.equal(shown[0], seeded_noise((20, 3, 28, 28), range(20)))
     assert names_of_rows == ["noise", "t = 19", "t = 11", "result"] and names_of_columns == [*"0123456789"] * 2
     finished = sample_digits(model, range(20), range(20), config)
@@ -316,7 +316,7 @@ def test_the_overview_goes_from_noise_to_all_classes(model, drawn):
 
 
 def test_halves_have_the_names_of_their_data(model):
-    assert [half_name(model, half) for half in (0, 1)] == ["MNIST-M", "street digits"]
+    assert [half_name(model, half) for half in (0, 1)] == ["MNIST-M", "second half"]  # weights that do not say
     model.facts = {"second_half": "SVHN"}
     assert half_name(model, 1) == "SVHN"
 
@@ -333,7 +333,7 @@ def test_a_strip_shows_what_the_network_was_given(model, drawn):
     torch.testing.assert_close(shown[3].x, steps[0].x, atol=1e-4, rtol=1e-4)  # the finished image
     for step in shown:
         torch.testing.assert_close(step.x0, steps[step.t].x0, atol=1e-4, rtol=1e-4)
-    assert options["names"] == ["MNIST-M, 4", "street digits, 4"] and list(options["images"]) == [0, 1]
+    assert options["names"] == ["MNIST-M, 4", "second half, 4"] and list(options["images"]) == [0, 1]
     assert options["facts"] == {"seeds": [1, 2], "sampler": "ddpm", "steps": "all", "w": 1.0, "weights": "UNet"}
 
 
@@ -345,7 +345,7 @@ def test_a_strip_of_few_steps_takes_the_nearest(model, drawn):
 
 def test_all_figures_are_written_with_their_facts(model, tmp_path):
     paths = write_digit_figures(tmp_path / "figures", model, FEW, seed=3)
-    written = [f"digits_{name}.png" for name in ("mnistm_grid", "overview", "reverse_strip", "street_grid")]
+    written = [f"digits_{name}.png" for name in ("mnistm_grid", "overview", "reverse_strip", "second_half_grid")]
     assert names(tmp_path / "figures") == sorted(path.name for path in paths) == written
     facts = read_facts(paths[0])
     assert (facts["seeds"], facts["steps"], facts["sampler"]) == (list(range(3, 13)), 3, "dpm_solver")

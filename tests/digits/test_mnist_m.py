@@ -62,7 +62,7 @@ def test_photos_come_alike_from_a_folder_and_from_a_zip(tmp_path):
 
 
 def test_bad_photographs_are_named(tmp_path, monkeypatch):
-    with pytest.raises(UserError, match="no photographs at"):
+    with pytest.raises(UserError, match="none' is not there; give a folder or a zip"):
         load_photos(tmp_path / "none")
     (tmp_path / "broken.jpg").write_bytes(b"not a picture")
     with pytest.raises(UserError, match=r"broken\.jpg"):

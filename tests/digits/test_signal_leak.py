@@ -55,3 +55,30 @@ def test_a_group_without_images_is_refused():
     images, labels = coloured_images(40)
     with pytest.raises(UserError, match="labels 0 and up"):
         SignalLeak.measure(images, labels + 10)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"classes": 0},
+        {"classes": "ten"},
+        {"mean": []},
+        {"mean": [[]], "covariance": [[]]},
+        {"mean": [[0.0, 0.0]]},
+        {"mean": [[0.0]] * 2},
+        {"mean": [[float("nan")]]},
+        {"covariance": [[[0.1, 0.1]]]},
+        {"covariance": [[0.1]]},
+        {"covariance": [[[-1.0]]]},
+        {"wings": 2},
+    ],
+)
+def test_what_are_no_colours_is_one_sentence(changes):
+    with pytest.raises(UserError):
+        SignalLeak(**{"classes": 10, "mean": [[0.0]], "covariance": [[[0.1]]], **changes})
+
+
+def test_colours_of_other_channels_are_one_sentence():
+    leak = SignalLeak(classes=10, mean=[[0.0]], covariance=[[[0.1]]])
+    with pytest.raises(UserError, match="mean colours of 1 channels do not fit images of 3"):
+        leak.start(seeded_noise((1, 3, 8, 8), [0]), [3], [0], SCHEDULE)

@@ -73,7 +73,7 @@ def test_a_camera_that_was_held_sideways_is_turned(tmp_path):
 @pytest.mark.parametrize(
     "source, options, said",
     [
-        ("none", {}, "no faces at '.*none'; give a folder or a zip"),
+        ("none", {}, "none' is not there; give a folder or a zip"),
         ("faces", {"split": "test"}, "unknown split 'test'; choose one of train, held_out, all"),
         ("faces", {"channels": 4}, "1 .grey. or 3 .RGB. channels, not 4"),
         ("faces", {"size": 0}, "a side of 0 pixels"),
@@ -81,7 +81,7 @@ def test_a_camera_that_was_held_sideways_is_turned(tmp_path):
         ("empty", {}, "no pictures in '.*empty'"),
         ("words.zip", {}, "'.*words.zip' is not a zip of pictures"),
         ("broken", {}, "'.*broken/0.png' is not a picture that can be read"),
-        ("damaged.zip", {}, "'.*damaged.zip' is damaged"),
+        ("damaged.zip", {}, "damaged.zip/.*png' is damaged, encrypted or compressed"),
     ],
 )
 def test_what_cannot_be_read_is_one_sentence(folder, tmp_path, source, options, said):

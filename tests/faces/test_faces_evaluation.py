@@ -160,10 +160,10 @@ def test_pictures_that_cannot_be_compared(folders, tmp_path):
     (out / "01.png").rename(tmp_path / "kept.png")
     refused("lacks '01.png'; there must be a picture for each of the 2")
     (out / "01.png").symlink_to(tmp_path / "gone.png")
-    refused("01.png' is a link to a picture that is not there")
+    refused("01.png' is a link to what is not there")
     (out / "01.png").unlink()
     (out / "01.png").mkdir()
-    refused("01.png' is not a picture")
+    refused("01.png' is a folder")
     (out / "01.png").rmdir()
     Image.new("RGB", (5, 4)).save(out / "01.png")
     refused("01.png' is 5×4, but '.*01.png' is 4×4")
@@ -174,7 +174,7 @@ def test_pictures_that_cannot_be_compared(folders, tmp_path):
         path.unlink()
     refused("holds no pictures")
     out.rmdir()
-    refused("no such folder: '.*out'; give the one that holds your images")
+    refused("out' is not there; give the one that holds your images")
 
 
 # --- what was measured ------------------------------------------------------------------------------------------------

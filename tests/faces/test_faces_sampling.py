@@ -21,7 +21,7 @@ from dlcv_diffusion.denoiser import Denoiser, load_denoiser
 from dlcv_diffusion.faces.grading import grade_faces
 from dlcv_diffusion.faces.noises import write_noises
 from dlcv_diffusion.faces.sampling import PRESETS, FaceSampling, sample_faces, write_hw2_faces
-from dlcv_diffusion.images.photos import grace_hopper
+from dlcv_diffusion.images.own_photo import grace_hopper
 from dlcv_diffusion.images.pixels import to_uint8
 from dlcv_diffusion.models import read_model, save_model
 
@@ -333,8 +333,8 @@ def test_what_cannot_be_graded_is_one_sentence(tmp_path):
     (broken / "01.png").write_bytes(b"no picture")
     (tmp_path / "empty").mkdir()
     for out, truth, said in [
-        (tmp_path / "none", gt, "no such folder: '.*none'; give the one that holds your images"),
-        (gt, tmp_path / "none", "no such folder: '.*none'; give the one that holds the course's images"),
+        (tmp_path / "none", gt, "none' is not there; give the one that holds your images"),
+        (gt, tmp_path / "none", "none' is not there; give the course's images"),
         (gt, tmp_path / "empty", "'.*empty' holds no pictures"),
         (short, gt, "'.*short' lacks '01.png' and 1 more; there must be a picture for each of the 3"),
         (other, gt, "'.*other/00.png' is 5×3, but '.*gt/00.png' is 4×3"),

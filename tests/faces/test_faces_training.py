@@ -15,7 +15,8 @@ from dlcv_diffusion.faces.recipes import faces_recipe
 from dlcv_diffusion.faces.sampling import FaceSampling, sample_faces
 from dlcv_diffusion.faces.training import train_faces
 from dlcv_diffusion.images.arrays import ImageArrays
-from dlcv_diffusion.training.loop import TrainConfig, learning_rate, noised_batch
+from dlcv_diffusion.training.config import TrainConfig, learning_rate
+from dlcv_diffusion.training.objective import noised_batch
 
 SIZE = 8
 
@@ -51,7 +52,7 @@ def test_a_run_gives_weights_that_draw(pictures, tmp_path):
     files = ["checkpoint.safetensors", "metrics.csv", "model.safetensors", "samples", "samples/step_000004.png"]
     assert names(tmp_path / "run") == files
     facts = load_denoiser(tmp_path / "run" / "model.safetensors").facts
-    expected = {"name": "faces-tiny", "data": "faces.zip", "images": 11, "image_size": [3, SIZE, SIZE]}
+    expected = {"name": "faces-tiny", "data": "faces.zip", "images": 11, "shape": (3, SIZE, SIZE)}
     assert facts | expected | {"prediction": "v"} == facts
     denoise = load_denoiser(tmp_path / "run" / "model.safetensors", device="cpu")
     assert (denoise.prediction, denoise.shape, denoise.name) == ("v", (3, SIZE, SIZE), "faces-tiny")
@@ -120,7 +121,7 @@ def test_the_learning_rate_stays_until_its_cosine_begins():
 @pytest.mark.parametrize(
     "options, said",
     [
-        ({"prediction": "score"}, "unknown prediction 'score'"),
+        ({"prediction": "score"}, "prediction is 'score'; it should be 'eps', 'v' or 'x0'"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"channels": 2}, "1 .grey. or 3 .RGB. channels, not 2"),
     ],

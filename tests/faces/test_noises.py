@@ -32,6 +32,31 @@ def test_sorted_by_name_and_nothing_else_is_read(tmp_path):
     assert read_noises(tmp_path)[:, 0, 0, 0].tolist() == [3, 2, 1, 0] and read_noises(tmp_path).dtype == torch.float32
 
 
+def test_every_plain_float_tensor_is_read_right(tmp_path):
+    noise = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0))
+    torch.save(noise.to(torch.bfloat16), tmp_path / "0.pt")
+    torch.save(torch.nn.Parameter(noise), tmp_path / "1.pt")
+    torch.save(noise.to(memory_format=torch.channels_last), tmp_path / "2.pt")
+    torch.save(torch.cat([noise, noise])[1:], tmp_path / "3.PT")
+    torch.save(noise, tmp_path / "4.pt", _use_new_zipfile_serialization=False)
+    read = read_noises(tmp_path)
+    assert not read.requires_grad and torch.equal(read[0], noise[0].bfloat16().float())
+    assert all(torch.equal(one, noise[0]) for one in read[1:]) and len(read) == 5
+
+
+def test_a_folder_and_a_link_to_nothing_are_told(tmp_path):
+    write_noises(tmp_path, [0], SHAPE)
+    (tmp_path / "01.pt").mkdir()
+    with pytest.raises(UserError, match="01.pt' is not a file"):
+        read_noises(tmp_path)
+    (tmp_path / "01.pt").rmdir()
+    (tmp_path / "01.pt").symlink_to(tmp_path / "gone.pt")
+    with pytest.raises(UserError, match="01.pt' is a link to what is not there"):
+        read_noises(tmp_path)
+    with pytest.raises(UserError, match="00.pt' is not a folder"):
+        read_noises(tmp_path / "00.pt")
+
+
 class Code:
     def __reduce__(self):
         return (print, ("run",))
@@ -45,6 +70,14 @@ class Code:
         (torch.zeros(1, 3, 0, 8), r"the shape \(1, 3, 0, 8\)"),
         (torch.zeros(1, 3, 4, 8), r"'.*01.pt' is 3×4×8, but '00.pt' is 3×8×8"),
         (torch.zeros(SHAPE, dtype=torch.int64), "a tensor of torch.int64"),
+        (torch.zeros(SHAPE, dtype=torch.complex64), "a tensor of torch.complex64"),
+        (torch.zeros(SHAPE, dtype=torch.bool), "a tensor of torch.bool"),
+        (torch.zeros(SHAPE, device="meta"), "sparse, nested or empty"),
+        (torch.zeros(SHAPE).to_sparse(), "sparse, nested or empty"),
+        (torch.nested.nested_tensor([torch.zeros(3), torch.zeros(2)], layout=torch.jagged), "sparse, nested or empty"),
+        (torch.zeros(1, 3, 1, 1).expand(1, 3, 10**6, 10**6), r"repeats a few numbers \(expanded\)"),
+        (torch.zeros(()), r"the shape \(\)"),
+        (torch.full(SHAPE, 1e300, dtype=torch.float64), "not finite"),
         (torch.full(SHAPE, torch.nan), "not finite"),
         (torch.full(SHAPE, torch.inf), "not finite"),
         ({"x": torch.zeros(SHAPE)}, "holds a dict"),
@@ -61,7 +94,7 @@ def test_anything_else_is_refused(tmp_path, capsys, saved, said):
 
 
 def test_no_folder_and_no_files(tmp_path):
-    with pytest.raises(UserError, match="no such folder"):
+    with pytest.raises(UserError, match="none' is not there; give a folder with noises"):
         read_noises(tmp_path / "none")
     with pytest.raises(UserError, match="holds no noises"):
         read_noises(tmp_path)

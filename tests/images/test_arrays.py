@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
+from dlcv_diffusion import UserError
 from dlcv_diffusion.images.arrays import ImageArrays, spread, to_x0
 
 
@@ -31,10 +32,13 @@ def test_single_items_batches_and_a_loader_agree():
 
 
 def test_arrays_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match="uint8"):
+    with pytest.raises(UserError, match="uint8"):
         ImageArrays(torch.zeros(2, 3, 4, 4), torch.zeros(2))
-    with pytest.raises(ValueError, match="labels"):
+    with pytest.raises(UserError, match="labels"):
         ImageArrays(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.zeros(3))
+    for wrong in (0.5, float("nan"), float("inf")):
+        with pytest.raises(UserError, match="whole numbers"):
+            ImageArrays(torch.zeros(1, 3, 4, 4, dtype=torch.uint8), torch.tensor([wrong]))
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.integers(1, 70))

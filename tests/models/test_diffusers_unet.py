@@ -173,6 +173,65 @@ def test_another_network_is_one_sentence(copied, config, said):
     assert "\n" not in str(error.value)
 
 
+ABSURD = [
+    {"layers_per_block": 10_000_000},
+    {"layers_per_block": -1},
+    {"layers_per_block": "two"},
+    {"block_out_channels": [10**9, 10**9]},
+    {"block_out_channels": [65_536, 65_536]},
+    {"block_out_channels": 8},
+    {"block_out_channels": [8] * 100_000},
+    {"in_channels": 10**9, "out_channels": 10**9},
+    {"in_channels": 0, "out_channels": 0},
+    {"in_channels": [3]},
+    {"sample_size": 10**6},
+    {"sample_size": 0},
+    {"sample_size": [16]},
+    {"sample_size": "16"},
+    {"down_block_types": ["NoBlock", "AttnDownBlock2D"]},
+    {"down_block_types": 5},
+    {"norm_num_groups": 0},
+    {"norm_num_groups": 3},
+    {"attention_head_dim": 0},
+    {"act_fn": "shout"},
+    {"time_embedding_type": "fourier"},
+    {"time_embedding_type": ["positional"]},
+    {"class_embed_type": "timestep"},
+    {"_class_name": ["UNet2DModel"]},
+    {"_class_name": None},
+]
+
+
+@pytest.mark.parametrize("number", range(len(ABSURD)))
+def test_an_absurd_config_is_one_sentence_at_once(copied, number, capfd, caplog):
+    edit(copied / "config.json", **ABSURD[number])
+    with pytest.raises(UserError, match="copy") as error:
+        diffusers_unet(copied)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 600
+    assert not caplog.records and capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "5", "null", "{", '{"a": NaN', "[" * 100_000 + "]" * 100_000, "\ufeff{}"])
+@pytest.mark.parametrize("name", ["config.json", "scheduler_config.json", "model_index.json"])
+def test_configs_that_are_no_json_object_are_one_sentence(copied, name, text):
+    (copied / name).write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=name) as error:
+        diffusers_unet(copied)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 500
+
+
+def test_what_libraries_warn_of_is_not_printed(unet, tmp_path, capfd, caplog, recwarn):
+    unet.save_pretrained(tmp_path)
+    edit(tmp_path / "config.json", wings=2)
+    diffusers_unet(tmp_path)
+    assert not caplog.records and not recwarn.list and capfd.readouterr() == ("", "")
+
+
+def test_images_it_cannot_take_are_one_sentence(bare):
+    with pytest.raises(UserError, match="UNet2DModel fails when it is called: RuntimeError.*give it images"):
+        diffusers_unet(bare)(torch.zeros(1, 3, 5, 5), torch.tensor([0]))
+
+
 @pytest.mark.parametrize(
     "options, said",
     [({"num_class_embeds": 10}, "draws by label"), ({"out_channels": 5}, "takes 3 channels and gives 5")],
@@ -203,6 +262,16 @@ def test_latents_are_refused(copied):
         ({"trained_betas": [0.1, 1.5]}, "makes no schedule"),
         ({"beta_end": "much"}, "makes no schedule"),
         ({"num_train_timesteps": 0}, "makes no schedule"),
+        ({"num_train_timesteps": 10**12}, "makes no schedule"),
+        ({"num_train_timesteps": [5]}, "makes no schedule"),
+        ({"num_train_timesteps": None}, "makes no schedule"),
+        ({"beta_start": -1}, "makes no schedule"),
+        ({"beta_schedule": "scaled_linear", "beta_start": -1}, "makes no schedule"),
+        ({"beta_schedule": ["linear"]}, "unknown beta_schedule"),
+        ({"prediction_type": ["sample"]}, "predicts"),
+        ({"prediction_type": None}, "predicts"),
+        ({"trained_betas": "0.1"}, "makes no schedule"),
+        ({"trained_betas": []}, "makes no schedule"),
     ],
 )
 def test_a_schedule_that_is_none_of_ours_is_one_sentence(config, said):

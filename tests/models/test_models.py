@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dlcv_diffusion import UserError, ddim, ddpm, dpm_solver, last, seeded_noise
 from dlcv_diffusion.models import ContextUnet, UNet, build_model
-from dlcv_diffusion.models.unet import ResidualBlock, SelfAttention, timestep_embedding
+from dlcv_diffusion.models.unet import ResidualBlock, SelfAttention, attention, timestep_embedding
 
 # --- the report's network ---------------------------------------------------------------------------------------------
 
@@ -268,3 +268,32 @@ def test_an_unknown_model_or_setting_is_told():
 def test_it_runs_in_bfloat16_as_a_whole_too(network):
     model = with_random_weights(network()).to(torch.bfloat16)
     assert model(torch.zeros(1, 3, 8, 8, dtype=torch.bfloat16), torch.tensor([3])).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
+@pytest.mark.parametrize("shape", [(2, 4, 64, 24), (3, 1, 2, 8), (1, 2, 49, 5)])
+def test_two_matrix_products_are_torch_s_attention(shape, dtype, tolerance):
+    """Forwards, and its gradients; of q, k and v that lie in memory as a convolution leaves them."""
+    b, heads, places, width = shape
+    drawn = torch.randn(b, 3, heads, width, places, generator=generator())
+    results = []
+    for attend in (attention, F.scaled_dot_product_attention):
+        qkv = drawn.to(dtype, copy=True).requires_grad_()
+        y = attend(*qkv.transpose(-1, -2).unbind(1))
+        (y.float() * torch.arange(width)).sum().backward()
+        results.append((y, qkv.grad / width))
+    for ours, theirs in zip(*results, strict=True):
+        assert (ours - theirs).norm() <= tolerance * theirs.norm()
+        if dtype == torch.float32:
+            torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_large_images_go_through_the_fused_kernel(monkeypatch):
+    """Which keeps no scores: at 128×128 places they would take a gigabyte a head."""
+    asked, fused = [], F.scaled_dot_product_attention
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda q, k, v: asked.append(q.shape) or fused(q, k, v))
+    monkeypatch.setattr("dlcv_diffusion.models.unet.MOST_SCORES", 2 * 4 * 16 * 16)
+    small, large = (torch.randn(2, 4, places, 3, generator=generator()) for places in (16, 17))
+    torch.testing.assert_close(attention(small, small, small), fused(small, small, small), atol=1e-5, rtol=1e-5)
+    assert asked == []
+    assert torch.equal(attention(large, large, large), fused(large, large, large)) and asked == [large.shape]

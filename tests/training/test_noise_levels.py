@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from dlcv_diffusion import NoiseSchedule, UserError
-from dlcv_diffusion.training.loop import TrainConfig, random_timesteps
+from dlcv_diffusion.training import TrainConfig
+from dlcv_diffusion.training.objective import random_timesteps
 
 SCHEDULE = NoiseSchedule.linear(1000)
 

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from small_runs import (
     SCHEDULE,
     command_line,
+    contents,
     full_disk,
     names,
     one_of_two,
@@ -28,6 +29,7 @@ from small_runs import (
     small_digits,
     small_network,
     small_train,
+    small_train_states,
     small_unet,
     start,
     train_and_die,
@@ -45,14 +47,19 @@ from dlcv_diffusion.images.arrays import ImageArrays
 from dlcv_diffusion.models import ContextUnet, UNet
 from dlcv_diffusion.models.registry import read_header, read_tensors, write_tensors
 from dlcv_diffusion.training import TrainConfig, train
-from dlcv_diffusion.training.checkpoints import Metrics, differences, restore_checkpoint, save_checkpoint
-from dlcv_diffusion.training.loop import batch_indices, learning_rate, noised_batch
+from dlcv_diffusion.training.checkpoints import Checkpoint, Metrics, differences
+from dlcv_diffusion.training.config import learning_rate
+from dlcv_diffusion.training.loop import Training
+from dlcv_diffusion.training.objective import batch_indices, noised_batch
 
 
 def weights(out):
     """Everything of a checkpoint but the clock: weights, average and moments, and the step."""
     tensors, header = read_tensors(out / "checkpoint.safetensors")
     return header["checkpoint"]["step"], {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}
+
+
+HEADER = ",".join(Metrics.FIELDS)
 
 
 def steps_in_metrics(out):
@@ -403,19 +410,24 @@ def test_metrics_go_on_after_the_step_of_the_checkpoint(tmp_path):
     for step in (1, 2, 3):
         metrics.add(step, 0.5, 1e-3, 100.0)
     metrics.write()
-    again = Metrics(tmp_path / "metrics.csv", start=2)
-    assert [row["step"] for row in again.rows] == ["1", "2"] and again.mean_loss(10) == 0.5
-    fresh = Metrics(tmp_path / "metrics.csv")
-    assert fresh.rows == [] and fresh.mean_loss(10) is None
+    again = Metrics(tmp_path / "metrics.csv")
+    assert again.last == 3
+    again.keep(2)
+    assert [row[0] for row in again.rows] == [1, 2] and again.mean_loss(10) == 0.5
+    again.keep(0)
+    assert again.rows == [] and again.mean_loss(10) is None and again.last == 0
 
 
 @pytest.mark.parametrize(
-    "text", ["a,b\n1,2\n", "step,loss,lr,images_per_second\n1,0.5\n", "step,loss,lr,images_per_second\nx,1,1,1\n"]
+    "text",
+    ["", "a,b\n1,2\n", *(f"{HEADER}\n{line}\n" for line in ("1,0.5", "x,1,1,1", "1,1,1,1,mine", "my note", "1,,1,1"))],
 )
-def test_damaged_metrics_are_told(tmp_path, text):
+@pytest.mark.parametrize("resume", [True, False])
+def test_damaged_metrics_are_told_and_kept(tmp_path, text, resume):
     (tmp_path / "metrics.csv").write_text(text)
     with pytest.raises(UserError, match="metrics.csv' is damaged"):
-        Metrics(tmp_path / "metrics.csv", start=2)
+        small_train(tmp_path, resume=resume)
+    assert contents(tmp_path) == {"metrics.csv": text.encode()}
 
 
 def test_a_restored_optimiser_lies_in_memory_as_its_weights_do(tmp_path):
@@ -423,8 +435,9 @@ def test_a_restored_optimiser_lies_in_memory_as_its_weights_do(tmp_path):
     facts = read_header(tmp_path / "checkpoint.safetensors")["checkpoint"]["facts"]
     model = last.model
     adam = torch.optim.Adam(model.parameters())
-    ema = torch.optim.swa_utils.AveragedModel(model)
-    assert restore_checkpoint(tmp_path / "checkpoint.safetensors", model, ema, adam, facts)[0] == 6
+    config = TrainConfig(**facts["train"])
+    checkpoint = Checkpoint(tmp_path / "checkpoint.safetensors", model, last.ema, adam, config, facts)
+    assert checkpoint.restore()[0] == 6
     assert adam.state[model.stem.weight]["exp_avg"].is_contiguous(memory_format=torch.channels_last)
 
 
@@ -447,28 +460,50 @@ def test_a_loss_that_is_not_finite_stops_it(tmp_path, clip_grad, checkpoint_ever
     assert not (tmp_path / "model.safetensors").exists()
 
 
-def test_weights_that_are_not_finite_never_replace_a_checkpoint(tmp_path):
-    last = small_train(tmp_path)[-1]
-    before = (tmp_path / "checkpoint.safetensors").read_bytes()
-    with torch.no_grad():
-        last.model.stem.weight[0] = math.nan
-    adam = torch.optim.Adam(last.model.parameters())
-    with pytest.raises(UserError, match="not finite after step 7"):
-        save_checkpoint(tmp_path / "checkpoint.safetensors", last.model, last.ema, adam, {}, step=7, seconds=1.0)
-    assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
+@pytest.mark.parametrize("which", ["model", "ema"])
+@pytest.mark.parametrize("last", [3, 6])
+def test_weights_that_are_not_finite_replace_nothing(tmp_path, monkeypatch, which, last):
+    """In the last step too: its loss was that of the weights before it."""
+    update, count = Training.update_average, [0]
+
+    def astray(training, decay):
+        update(training, decay)
+        count[0] += 1
+        if count[0] == last:
+            getattr(training, {"model": "model", "ema": "average"}[which]).stem.weight.data[0] = math.nan
+
+    small_train(tmp_path / "good", steps=2)
+    finished = (tmp_path / "good" / "model.safetensors").read_bytes()
+    (tmp_path / "run").mkdir()
+    monkeypatch.setattr(Training, "update_average", astray)
+    before = {}
+
+    def preview(model, path):
+        before.update(contents(tmp_path / "run"))
+        assert last > 3  # the preview of step 3 is not drawn with NaN
+
+    with pytest.raises(UserError, match="not finite after step|loss became nan"):
+        for state in small_train_states(tmp_path / "run", preview=preview, checkpoint_every=2):
+            if state.step == 4:
+                (tmp_path / "run" / "model.safetensors").write_bytes(finished)
+    if last == 6:
+        kept = contents(tmp_path / "run")
+        assert kept["model.safetensors"] == finished and weights(tmp_path / "run")[0] == 4
+    else:
+        assert weights(tmp_path / "run")[0] == 2
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(tmp_path):
     small_train(tmp_path / "spare", steps=1)
-    room = (tmp_path / "spare" / "checkpoint.safetensors").stat().st_size - 1
+    room = (tmp_path / "spare" / "checkpoint.safetensors").stat().st_size - 1000
     with full_disk(room), pytest.raises(UserError, match="cannot write .*checkpoint.safetensors.*free space"):
-        small_train(tmp_path / "run")
-    assert names(tmp_path / "run") == ["metrics.csv"]
+        small_train(tmp_path / "new" / "run")
+    assert "new" not in names(tmp_path)  # nothing that would be in the way of the next try
 
 
 def test_a_folder_that_cannot_be_written_is_found_out_before_the_first_step(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr("dlcv_diffusion.training.loop.noised_batch", None)
+    monkeypatch.setattr("dlcv_diffusion.training.objective.noised_batch", None)
     with pytest.raises(UserError, match="cannot write"):
         small_train(tmp_path / "file" / "run")
     assert names(tmp_path) == ["file"]

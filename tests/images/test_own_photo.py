@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from dlcv_diffusion import UserError
-from dlcv_diffusion.images.photos import grace_hopper, photo
+from dlcv_diffusion.images.own_photo import grace_hopper, photo
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_a_camera_that_was_held_sideways_is_turned(tmp_path):
 def test_what_is_no_picture_is_told(tmp_path, halves):
     (tmp_path / "words.jpg").write_text("no picture")
     for path, box, words in (
-        (tmp_path / "none.jpg", None, "no such photograph"),
+        (tmp_path / "none.jpg", None, "is not there; give another"),
         (tmp_path / "words.jpg", None, "not a picture"),
         (halves, (0, 0, 41, 20), "does not lie within"),
         (halves, (10, 0, 10, 20), "does not lie within"),

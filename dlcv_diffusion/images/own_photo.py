@@ -5,9 +5,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..errors import UserError
-from .arrays import to_x0
-from .pictures import fit_square, open_picture
+from ..errors import check
+from .pictures import MAX_SIDE, fit_square, open_picture
+from .pixels import to_x0
 
 Box = tuple[float, float, float, float]
 HOPPER_BOX = (170, 114, 384, 328)  # cut as the shipped model's training faces are: brows to chin, little else
@@ -24,19 +24,14 @@ def photo(path: str | Path, box: Box | None = None, *, size: int = 64, channels:
     >>> photo("me.jpg", box=(300, 120, 700, 520)).shape   # doctest: +SKIP
     torch.Size([1, 1, 64, 64])
     """
-    if channels not in (1, 3) or size < 1:
-        raise UserError(
-            f"a photograph cannot become {channels}×{size}×{size}; choose 1 or 3 channels and a positive size"
-        )
+    fits = channels in (1, 3) and 1 <= size <= MAX_SIDE
+    check(fits, f"a photograph cannot become {channels}×{size}×{size}; choose 1 or 3 channels, 1 to {MAX_SIDE} pixels")
     mode = "L" if channels == 1 else "RGB"
-    try:
-        upright = open_picture(path, "give another, such as a JPEG or PNG", mode=mode, upright=True)
-    except FileNotFoundError as error:
-        raise UserError(f"no such photograph: '{path}'; give the path of a picture") from error
+    upright = open_picture(path, "give another, such as a JPEG or PNG", mode=mode, upright=True)
     if box is not None:
         left, upper, right, lower = box
-        if not (0 <= left < right <= upright.width and 0 <= upper < lower <= upright.height):
-            raise UserError(f"the box {box} does not lie within '{path}', {upright.width}×{upright.height} pixels")
+        inside = 0 <= left < right <= upright.width and 0 <= upper < lower <= upright.height
+        check(inside, f"the box {box} does not lie within '{path}', {upright.width}×{upright.height} pixels")
         upright = upright.crop(box)
     return to_x0(torch.from_numpy(fit_square(upright, size)))[None]
 
