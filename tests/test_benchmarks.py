@@ -14,6 +14,7 @@ PAGES = {
         "Training: `training.train`",
         "η grid: 4 noises × 5 η",
     ],
+    "training.py --quick": ["| faces, 8×8 ", "| here, float32 ", "| here, bf16 "],
     "timesteps.py --quick": ["| digits, 2 ", "| faces, 5 "],
     "ddim_faces.py --device cpu --quick": ["the pictures are the same to 1e-4", "DDIMScheduler, ms a step"],
 }

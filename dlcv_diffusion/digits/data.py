@@ -49,7 +49,7 @@ def load_digits(
         - `"torchvision"`: MNIST from torchvision's download in `root`, made into MNIST-M with `photos`.
         - `"street"`: street digits alone, rendered with the fonts of this machine (`fonts`: folders of others).
         - a path: the course's `hw2_data`, an `.npz` with `images` and `labels`, a folder of `digits_train.npz` and
-          `digits_held_out.npz`, or a folder of pictures by class (`7/*.png`, `svhn/7/*.png` or `svhn/7_001.png`).
+          `digits_held_out.npz`, or a folder or zip of pictures by class (`7/*.png`, `svhn/7/*.png`, `svhn/7_001.png`).
     split
         `"train"` or `"held_out"`. A source without a split of its own holds out every tenth image of each class.
     svhn

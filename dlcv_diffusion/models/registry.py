@@ -10,8 +10,7 @@ from textwrap import shorten
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, with_config
-from pydantic_core import from_json
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, with_config
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -30,6 +29,7 @@ FORMAT = 1
 MODELS: dict[str, type[nn.Module]] = {"ContextUnet": ContextUnet, "UNet": UNet}
 ASSETS = Path(__file__).parent.parent / "assets"
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+OBJECT = TypeAdapter(dict[str, Any])  # of JSON, which is refused where it is nested 200 deep
 WRAPPED = re.compile(r"^(module\.|_orig_mod\.)+")
 
 Name = Annotated[str, Field(max_length=200)]
@@ -152,8 +152,8 @@ def _opened(path: str | Path, tensors: bool) -> tuple[dict[str, Tensor], dict[st
         raise UserError(f"'{path}' is not a whole safetensors file (truncated, or of another format){hint}") from error
     header = None
     with suppress(ValueError):
-        header = from_json(metadata.get("dlcv_diffusion", "null"))
-    written = header.get("format") if isinstance(header, dict) else None
+        header = OBJECT.validate_json(metadata.get("dlcv_diffusion", "null"))
+    written = (header or {}).get("format")
     foreign = f"'{path}' holds tensors but not the header of dlcv_diffusion; was it saved by another program?"
     check(isinstance(written, int) and written >= 1, foreign)
     newer = f"'{path}' was written by a newer dlcv_diffusion (format {str(written)[:9]}); upgrade to read it"
