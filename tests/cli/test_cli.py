@@ -228,8 +228,8 @@ BAD = {
     "figures --face-weights none.safetensors": "no weights at",
     "figures --out figures --weights none.safetensors": "no weights at",
     # convert
-    "convert none.pt new.safetensors": "no such file: 'none.pt'",
-    "convert folder new.safetensors": "no such file: 'folder'",
+    "convert none.pt new.safetensors": "'none.pt' is not there",
+    "convert folder new.safetensors": "'folder' is not a file",
     "convert words.txt new.safetensors": "not a whole .pt file of plain tensors",
     "convert numbers.pt new.safetensors": "holds no state dict",
     "convert unet.pt new.safetensors": "not a ContextUnet's",
