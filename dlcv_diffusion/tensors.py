@@ -1,13 +1,19 @@
 """What `torch.save` wrote, loaded so that nothing in it can run."""
 
 import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from .errors import check
 from .reading import reading
+
+STATE_KEYS = ("state_dict", "model_state_dict", "model", "net", "network", "params", "ema", "ema_model")
+WRAPPED = re.compile(r"^(module\.|_orig_mod\.)+")
 
 
 class Ignored:
@@ -44,3 +50,39 @@ def load_tensors(path: str | Path, what: str, advice: str = "write it again with
         check(os.path.isfile(path), f"'{path}' is not a file; {advice}")
         with torch.serialization.safe_globals([(Ignored, name) for name in IGNORED.split()]):
             return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """The state dict in a `.pt`/`.pth` file, or under one of `STATE_KEYS` in it, without wrappers' prefixes.
+
+    Nothing in it is run (`weights_only=True`). Raises `UserError` for a missing, damaged or foreign file.
+
+    >>> read_state_dict("hw2_data/face/UNet.pt")   # doctest: +SKIP
+    """
+    state = load_tensors(path, "plain tensors", "save model.state_dict() with torch.save")
+    for key in STATE_KEYS:
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    state = state if isinstance(state, dict) else {}
+    tensors = {str(k): v for k, v in state.items() if isinstance(v, Tensor) and k != "n_averaged"}  # of an average
+    plain = tensors and all(isinstance(v, Tensor | int | float | Ignored) for v in state.values())
+    check(plain, f"'{path}' holds no state dict (a dict of tensors); save model.state_dict() with torch.save")
+    for key, tensor in tensors.items():
+        check(stored(tensor), f"'{key}' in '{path}' is no plain tensor, all of whose numbers are in the file")
+    return unwrapped(tensors)
+
+
+def stored(tensor: Tensor) -> bool:
+    """Whether all of its numbers are there: a crafted one can be of any size, with a single number repeated."""
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+
+
+def unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict without the prefixes of compiled, parallel and averaged models.
+
+    >>> unwrapped({"module._orig_mod.bias": torch.zeros(1)})
+    {'bias': tensor([0.])}
+    """
+    return {WRAPPED.sub("", str(key)): value for key, value in state.items()}

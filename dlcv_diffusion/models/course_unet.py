@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..denoiser import Denoiser
 from ..errors import check
 from ..schedule import NoiseSchedule
-from .convert import read_state_dict
+from ..tensors import read_state_dict
 from .foreign import foreign
 from .registry import load_state
 

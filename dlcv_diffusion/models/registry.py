@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +20,7 @@ from ..declared import declared, validated
 from ..errors import UserError, check
 from ..files import atomic_write
 from ..schedule import NoiseSchedule
+from ..tensors import unwrapped
 from .context_unet import ContextUnet
 from .sizes import Shape
 from .unet import UNet
@@ -30,7 +30,6 @@ MODELS: dict[str, type[nn.Module]] = {"ContextUnet": ContextUnet, "UNet": UNet}
 ASSETS = Path(__file__).parent.parent / "assets"
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 OBJECT = TypeAdapter(dict[str, Any])  # of JSON, which is refused where it is nested 200 deep
-WRAPPED = re.compile(r"^(module\.|_orig_mod\.)+")
 
 Name = Annotated[str, Field(max_length=200)]
 Prediction = Literal["eps", "v", "x0"]
@@ -248,15 +247,6 @@ def plain(model: nn.Module) -> nn.Module:
         if not isinstance(inner, nn.Module):
             return model
         model = inner
-
-
-def unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict without the prefixes of compiled, parallel and averaged models.
-
-    >>> unwrapped({"module._orig_mod.bias": torch.zeros(1)})
-    {'bias': tensor([0.])}
-    """
-    return {WRAPPED.sub("", str(key)): value for key, value in state.items()}
 
 
 def _check_finite(state: Mapping[str, Tensor], path: str | Path) -> None:

@@ -23,8 +23,9 @@ from small_runs import (
 from dlcv_diffusion import NoiseSchedule, UserError
 from dlcv_diffusion.denoiser import load_denoiser
 from dlcv_diffusion.models import read_model, save_model, shipped_weights
-from dlcv_diffusion.models.convert import context_unet_from, convert_report_weights, read_state_dict
+from dlcv_diffusion.models.convert import context_unet_from, convert_report_weights
 from dlcv_diffusion.models.registry import FORMAT, load_state, read_header, read_tensors, write_tensors
+from dlcv_diffusion.tensors import read_state_dict
 
 
 def state_bytes(model):
