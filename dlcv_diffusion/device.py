@@ -32,13 +32,9 @@ def named_device(name: str | torch.device | None = None) -> torch.device:
     device = None
     with suppress(RuntimeError):  # of a name that torch does not know
         device = torch.device(name or best_device())
-    here = ", ".join(
-        kind if count == 1 else f"{kind}:0 … {kind}:{count - 1}" for kind, count in counts.items() if count
-    )
-    check(
-        device is not None and (device.index or 0) < counts.get(device.type, 0),
-        f"cannot use device '{name}'; this machine has {here}",
-    )
+    some = {kind: f"{kind}:0 … {kind}:{count - 1}" if count > 1 else kind for kind, count in counts.items() if count}
+    found = device is not None and (device.index or 0) < counts.get(device.type, 0)
+    check(found, f"cannot use device '{name}'; this machine has {', '.join(some.values())}")
     return device
 
 

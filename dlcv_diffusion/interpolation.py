@@ -81,10 +81,7 @@ def angle(a: Tensor, b: Tensor) -> Tensor:
 
 
 def corner_grid(
-    corners: Tensor,
-    rows: int = 5,
-    columns: int = 5,
-    between: Callable[[Tensor, Tensor, Alpha], Tensor] = slerp,
+    corners: Tensor, rows: int = 5, columns: int = 5, between: Callable[[Tensor, Tensor, Alpha], Tensor] = slerp
 ) -> Tensor:
     """A grid of noises between four, (rows, columns, …): down its left and right edges first, then across every row.
 

@@ -204,11 +204,8 @@ class NoiseSchedule:
         t = i * self.T // n if spacing == "uniform" else (self.T - i[::-1] * (self.T / n)).round().astype(int) - 1
         least, most = int(-t[0]), int(self.T - 1 - t[-1])
         fits = f"from {least} to {most}" if least < most else f"{least}"
-        check(
-            least <= offset <= most,
-            f"offset {offset} leaves the schedule with {n} {spacing} steps of its {self.T} timesteps; choose an offset "
-            f"(--offset) {fits}, or fewer steps (--steps)",
-        )
+        advice = f"choose an offset (--offset) {fits}, or fewer steps (--steps)"
+        check(least <= offset <= most, f"offset {offset} leaves the schedule with {n} {spacing} steps; {advice}")
         return [int(step) + offset for step in t[::-1]]
 
     def check_timesteps(self, timesteps: Sequence[int]) -> list[int]:

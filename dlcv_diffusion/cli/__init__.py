@@ -86,14 +86,10 @@ def noise(
     from ..faces.noises import write_noises
 
     wanted = numbers(seeds)
-    check(
-        like is not None or unet_py is None,
-        "unet_py (--unet-py) does nothing without --like; leave it out, or give the weights",
-    )
-    check(
-        like is None or size is channels is None,
-        "--like takes size and channels from the weights; leave out --size and --channels, or --like",
-    )
+    fits = like is not None or unet_py is None
+    check(fits, "unet_py (--unet-py) does nothing without --like; leave it out, or give the weights")
+    fits = like is None or size is channels is None
+    check(fits, "--like takes size and channels from the weights; leave out --size and --channels, or --like")
     shape = (channels or 3, size or 256, size or 256)
     if like is not None:
         shape = load_denoiser(like, unet_py=unet_py, device="cpu").shape
@@ -130,15 +126,11 @@ def figures(
     from ..files import staging_folder
 
     config = replace(PRESETS[preset], **given(steps=steps))
-    check(
-        only != "digits" or (face_weights, noises, unet_py, preset, steps) == ("faces", None, None, "paper", None),
-        "--face-weights, --noises, --unet-py, --preset and --steps are for faces and do nothing for digits; leave them "
-        "out, or leave --only digits out",
-    )
-    check(
-        only != "faces" or weights == "digits",
-        "--weights are those of digits and do nothing for faces; give --face-weights, or leave --only faces out",
-    )
+    of_faces = (face_weights, noises, unet_py, preset, steps) != ("faces", None, None, "paper", None)
+    said = "--face-weights, --noises, --unet-py, --preset and --steps are for faces and do nothing for digits"
+    check(only != "digits" or not of_faces, f"{said}; leave them out, or leave --only digits out")
+    said = "--weights are those of digits and do nothing for faces"
+    check(only != "faces" or weights == "digits", f"{said}; give --face-weights, or leave --only faces out")
     model = load_denoiser(weights, device=device) if only != "faces" else None
     denoise = load_denoiser(face_weights, unet_py=unet_py, device=device) if only != "digits" else None
     given_noises, names = (read_noises(noises), [path.stem for path in noise_files(noises)]) if noises else (None, None)

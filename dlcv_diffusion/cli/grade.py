@@ -14,8 +14,7 @@ app = group(
 
 
 @app.command(
-    "digits",
-    epilog=examples("dlcv grade digits out", "dlcv grade digits out --mnistm-classifier Classifier.pth"),
+    "digits", epilog=examples("dlcv grade digits out", "dlcv grade digits out --mnistm-classifier Classifier.pth")
 )
 def digits(
     folder: Annotated[Path, Argument(metavar="OUT_DIR", help="with mnistm/ and svhn/ in it")],

@@ -89,10 +89,8 @@ def faces(
     if clip_x0 == "none":
         changes["clip_x0"] = None
     config = replace(PRESETS[preset], fast=fast, **changes)
-    check(
-        seed is None or config.eta > 0,
-        "seed (--seed) does nothing where eta is 0: no noise is drawn; leave it out, or give --eta",
-    )
+    drawn = seed is None or config.eta > 0
+    check(drawn, "seed (--seed) does nothing where eta is 0: no noise is drawn; leave it out, or give --eta")
     denoise = load_denoiser(weights, unet_py=unet_py, device=device)
     paths = write_hw2_faces(noises, out, denoise, config, seed=seed or 0, batch_size=batch_size, progress=True)
     print(written(paths, "face"))

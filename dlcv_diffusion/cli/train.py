@@ -79,13 +79,6 @@ def faces(
     from ..faces.training import train_faces
 
     run = {"resume": resume, "device": device, "checkpoint_every": checkpoint_every, "preview_every": preview_every}
-    run |= given(
-        prediction=prediction,
-        steps=steps,
-        batch_size=batch_size,
-        lr=lr,
-        seed=seed,
-        precision=precision,
-        compile=compile,
-    )
+    run |= given(steps=steps, batch_size=batch_size, lr=lr, seed=seed, precision=precision, compile=compile)
+    run |= given(prediction=prediction)
     show_training(train_faces(data, preset, out, size=size, channels=channels, **run), out)

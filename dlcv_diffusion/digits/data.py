@@ -49,7 +49,7 @@ def load_digits(
         - `"torchvision"`: MNIST from torchvision's download in `root`, made into MNIST-M with `photos`.
         - `"street"`: street digits alone, rendered with the fonts of this machine (`fonts`: folders of others).
         - a path: the course's `hw2_data`, an `.npz` with `images` and `labels`, a folder of `digits_train.npz` and
-          `digits_held_out.npz`, or a folder of pictures by class (`7/*.png`, `svhn/7/*.png` or `svhn/7_001.png`).
+          `digits_held_out.npz`, or a folder or zip of pictures by class (`7/*.png`, `svhn/7/*.png`, `svhn/7_001.png`).
     split
         `"train"` or `"held_out"`. A source without a split of its own holds out every tenth image of each class.
     svhn
@@ -178,18 +178,12 @@ def _torchvision(dataset: type, root: str | Path, download: bool, **options: obj
         return dataset(str(root), download=download, **options)
     except Exception as error:  # torchvision raises whatever the network, the disk or the file gave it
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            f"torchvision has no {dataset.__name__} in '{root}' ({reason}); put its files there, "
-            "let it download them, or use source 'sample'"
-        ) from error
+        advice = "put its files there, let it download them, or use source 'sample'"
+        raise UserError(f"torchvision has no {dataset.__name__} in '{root}' ({reason}); {advice}") from error
 
 
 def local_digits(
-    path: str | Path,
-    split: str = "train",
-    *,
-    photos: str | Path | Sequence[np.ndarray] | None = None,
-    seed: int = 0,
+    path: str | Path, split: str = "train", *, photos: str | Path | Sequence[np.ndarray] | None = None, seed: int = 0
 ) -> ImageArrays:
     """Digits of any local folder or `.npz`, as `load_digits` describes them.
 

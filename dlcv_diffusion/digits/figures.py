@@ -17,11 +17,7 @@ FRAMES = (349, 140, 84, 42, 14, 0)  # the timesteps of the report's six frames
 
 
 def grid_figure(
-    denoiser: Denoiser,
-    half: int,
-    config: SamplingConfig | None = None,
-    *,
-    seeds: Sequence[int] = range(10),
+    denoiser: Denoiser, half: int, config: SamplingConfig | None = None, *, seeds: Sequence[int] = range(10)
 ):
     """The report's 10×10 grid of one half: rows are digits, columns are noises (the same seed down a column).
 
@@ -63,11 +59,7 @@ def strip_figure(
 
 
 def overview_figure(
-    denoiser: Denoiser,
-    config: SamplingConfig | None = None,
-    *,
-    seeds: Sequence[int] = range(20),
-    rows: int = 6,
+    denoiser: Denoiser, config: SamplingConfig | None = None, *, seeds: Sequence[int] = range(20), rows: int = 6
 ):
     """All 20 classes at once, from the noise (top) to the finished digits (bottom): the README's picture.
 
@@ -98,11 +90,7 @@ def half_name(denoiser: Denoiser, half: int) -> str:
 
 
 def write_digit_figures(
-    out: str | Path,
-    denoiser: Denoiser,
-    config: SamplingConfig | None = None,
-    *,
-    seed: int = 0,
+    out: str | Path, denoiser: Denoiser, config: SamplingConfig | None = None, *, seed: int = 0
 ) -> list[Path]:
     """All the report's figures for Problem 1 as PNG files in `out`; returns their paths.
 

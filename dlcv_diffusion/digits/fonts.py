@@ -8,6 +8,7 @@ from functools import lru_cache
 from itertools import combinations
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
@@ -27,16 +28,10 @@ UNWANTED = re.compile(
 ODD_FAMILIES = "compagnon|millimetre|unpilgi|ungungseo|caslon|ramaraja|suravaram|patchsans|patchserif|mekanus"
 """Families that pass every measurement and yet look odd on a wall: broken strokes, brush, extreme contrast."""
 
-FOLDERS = [
-    "/usr/share/fonts",
-    "/usr/local/share/fonts",
-    "/Library/Fonts",
-    "/System/Library/Fonts",
-    "C:/Windows/Fonts",
-    "~/.fonts",
-    "~/.local/share/fonts",
-    "~/Library/Fonts",
-]
+FOLDERS = """
+    /usr/share/fonts /usr/local/share/fonts /Library/Fonts /System/Library/Fonts C:/Windows/Fonts
+    ~/.fonts ~/.local/share/fonts ~/Library/Fonts
+"""
 
 
 @dataclass(frozen=True)
@@ -137,9 +132,9 @@ def find_fonts(*folders: str | Path, exclude: str = ODD_FAMILIES) -> list[Font]:
         for root in roots:
             check(os.path.isdir(root), f"no such folder of fonts: '{root}'")
     else:
-        roots = [root for root in (Path(os.path.expanduser(folder)) for folder in FOLDERS) if root.is_dir()]
-        roots.append(Path(sys.prefix) / "share" / "fonts")
-        roots += _matplotlib_fonts()
+        roots = [Path(os.path.expanduser(folder)) for folder in FOLDERS.split()]
+        roots += [Path(sys.prefix, "share", "fonts"), Path(matplotlib.get_data_path(), "fonts", "ttf")]
+        roots = [root for root in roots if root.is_dir()]
     paths = sorted({p for root in roots for p in root.rglob("*") if p.suffix.lower() in (".ttf", ".otf", ".ttc")})
     found = [font for font in map(plain_digits, paths) if font is not None]
     found = [font for font in found if not re.search(exclude, font.family.lower())]
@@ -153,12 +148,3 @@ def find_fonts(*folders: str | Path, exclude: str = ODD_FAMILIES) -> list[Font]:
         fonts.append(font)
     check(fonts, f"no font with plain digits below {', '.join(map(str, roots))}; install some, or name a folder")
     return fonts
-
-
-def _matplotlib_fonts() -> list[Path]:
-    """The folder of DejaVu fonts that matplotlib carries: there is always one family to draw with."""
-    from importlib.util import find_spec
-
-    spec = find_spec("matplotlib")
-    folder = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" if spec and spec.origin else None
-    return [folder] if folder and folder.is_dir() else []

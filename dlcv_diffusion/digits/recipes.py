@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from ..training.config import TrainConfig
-from ..training.recipe import Recipe, recipe_of
+from ..training.recipe import OURS, QUICK, Recipe, recipe_of
 
 REPORT_EPOCH = 678  # batches of 200 in an epoch of the report's 135,000 or so training images
 
@@ -20,7 +20,7 @@ DIGITS: Mapping[str, Recipe] = {
         "UNet",
         {"in_channels": 3, "channels": (64, 96), "blocks": (1, 2), "emb_channels": 128, "num_classes": 20},
         350,
-        TrainConfig(steps=8_900, lr=1e-3, weight_decay=0.0, warmup=300, ema_decay=0.999, clip_grad=1.0),
+        TrainConfig(steps=8_900, **OURS),
     ),
     # a minute on a part of the embedded sample, for notebook 02 and for looking around: small batches make many steps,
     # and v asks for the digit where ε would ask for a copy of the input
@@ -28,16 +28,7 @@ DIGITS: Mapping[str, Recipe] = {
         "UNet",
         {"in_channels": 3, "channels": (32, 48), "blocks": 1, "emb_channels": 64, "num_classes": 20},
         350,
-        TrainConfig(
-            steps=1_300,
-            batch_size=16,
-            lr=3e-3,
-            weight_decay=0.0,
-            warmup=50,
-            ema_decay=0.99,
-            clip_grad=1.0,
-            prediction="v",
-        ),
+        TrainConfig(steps=1_300, batch_size=16, lr=3e-3, prediction="v", **QUICK),
     ),
 }
 

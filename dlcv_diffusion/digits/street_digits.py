@@ -8,8 +8,10 @@ not SVHN; everything that shows them says so.
 
 import io
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 from PIL import Image
@@ -217,29 +219,14 @@ def street_digits(
     """
     large = all(min(photo.shape[:2]) >= SMALLEST_CROP for photo in photos)
     check(large, f"a photograph is smaller than {SMALLEST_CROP}×{SMALLEST_CROP} pixels; leave it out")
-    images = np.empty((count, 3, size, size), np.uint8)
-    digits = np.empty(count, np.int64)
-    make = partial(street_digit, seed=seed, fonts=fonts, photos=photos, size=size)
-    for row, (image, digit) in enumerate(_mapped(make, range(start, start + count), processes)):
-        images[row], digits[row] = image.transpose(2, 0, 1), digit
+    if processes > 1:
+        cuts = np.linspace(start, start + count, processes + 1).astype(int).tolist()
+        with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+            share = partial(pool.submit, street_digits, seed=seed, fonts=fonts, photos=photos, size=size)
+            parts = [share(last - first, start=first) for first, last in pairwise(cuts)]
+            return tuple(np.concatenate(arrays) for arrays in zip(*(part.result() for part in parts), strict=True))
+    images, digits = np.empty((count, 3, size, size), np.uint8), np.empty(count, np.int64)
+    for row in range(count):
+        image, digits[row] = street_digit(start + row, seed, fonts, photos, size)
+        images[row] = image.transpose(2, 0, 1)
     return images, digits
-
-
-_make = None
-
-
-def _mapped(make: partial, indices: range, processes: int) -> Iterator[tuple[np.ndarray, int]]:
-    if processes <= 1:
-        yield from map(make, indices)
-        return
-    with multiprocessing.get_context("spawn").Pool(processes, _set_make, (make,)) as pool:
-        yield from pool.imap(_run_make, indices, chunksize=64)
-
-
-def _set_make(make: partial) -> None:
-    global _make
-    _make = make
-
-
-def _run_make(index: int) -> tuple[np.ndarray, int]:
-    return _make(index)

@@ -4,9 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
-from ..models.loading import own_denoiser
+from ..denoiser import Denoiser
 from ..training import TrainState
 from ..training.recipe import write_sheet
 from .data import load_digits, second_half
@@ -47,21 +45,19 @@ def train_digits(
     if data_options.get("labels") is not None:
         facts["labels"] = list(data_options["labels"])
     halves = (images.labels // 10).bincount(minlength=2)
-    if (halves >= 2).all():
-        facts["signal_leak"] = vars(SignalLeak.measure(images.images, images.labels))
-    elif halves.max() >= 2:  # one half alone, such as street digits: the same colours for whatever label
-        facts["signal_leak"] = vars(SignalLeak.measure(images.images, images.labels, classes=20))
+    if halves.max() >= 2:  # of one half alone, such as street digits, all labels have the same colours
+        classes = 10 if halves.min() >= 2 else 20
+        facts["signal_leak"] = vars(SignalLeak.measure(images.images, images.labels, classes))
     return recipe.run(images, out, facts, write_preview, options)
 
 
-def write_preview(model: nn.Module, path: str | Path, *, columns: int = 6) -> None:
+def write_preview(denoiser: Denoiser, path: str | Path, *, columns: int = 6) -> None:
     """A sheet of all 20 classes, `columns` noises each, at 12 steps and w = 2: how far the training has come.
 
     Rows of the sheet are digits; the left half of each row is MNIST-M, the right half labels 10-19.
 
-    >>> write_preview(network, "sheet.png")   # doctest: +SKIP
+    >>> write_preview(load_denoiser("digits"), "sheet.png")   # doctest: +SKIP
     """
     labels = [10 * half + digit for digit in range(10) for half in range(2) for _ in range(columns)]
-    denoiser = own_denoiser(model, getattr(model, "metadata", {}))
     images = sample_digits(denoiser, labels, list(range(columns)) * 20, SamplingConfig(steps=12, fast=True))
     write_sheet(images, path, 2 * columns)

@@ -97,11 +97,8 @@ def checked_images(images: Any, shape: tuple[int, int, int] | None = None) -> Te
     wanted = f"images are measured as uint8 (N, {size}), one or more"
     images = as_tensor(images, wanted)
     fits = images.ndim == 4 and images.numel() > 0 and shape in (None, tuple(images.shape[1:]))
-    check(
-        fits and images.dtype == torch.uint8,
-        f"{wanted}, not {str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}; of samples x in [-1, 1] "
-        f"dlcv_diffusion.images.pixels.to_uint8(x) makes them",
-    )
+    given = f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}"
+    check(fits and images.dtype == torch.uint8, f"{wanted}, not {given}; images.pixels.to_uint8 makes them of samples")
     return images
 
 

@@ -12,7 +12,7 @@ from ..errors import check
 from ..files import staging_folder
 from ..images.folders import names_in
 from ..noise import seeded_noise
-from ..tensors import load_tensors
+from ..tensors import load_tensors, stored
 
 COURSE_SHAPE = (1, 3, 256, 256)
 
@@ -81,8 +81,7 @@ def _read_noise(path: Path) -> Tensor:
     check(noise.is_floating_point(), f"'{path}' holds a tensor of {noise.dtype}; {wanted}")
     fits = noise.ndim == 4 and len(noise) == 1 and noise.numel() > 0
     check(fits, f"'{path}' holds a tensor of the shape {tuple(noise.shape)}; a noise has (1, C, H, W)")
-    own = noise.untyped_storage().nbytes() >= noise.numel() * noise.element_size()
-    check(own, f"'{path}' repeats a few numbers (expanded); a noise has a number of its own for each pixel")
+    check(stored(noise), f"'{path}' repeats a few numbers (expanded); a noise has a number of its own for each pixel")
     noise = noise.detach().float()
     check(noise.isfinite().all(), f"'{path}' holds numbers that are not finite (NaN or infinite); make it again")
     return noise

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from ..training.config import TrainConfig
-from ..training.recipe import Recipe, recipe_of
+from ..training.recipe import OURS, QUICK, Recipe, recipe_of
 
 FACES: Mapping[str, Recipe] = {
     # what ships: 4×4 pixels folded into channels, so that the work is done at 16×16 and below; 2½ hours on two cores
@@ -12,28 +12,15 @@ FACES: Mapping[str, Recipe] = {
         {"channels": (64, 96, 112), "blocks": (1, 2, 1), "attention": (False, True, True), "patch": 4}
         | {"emb_channels": 128},
         1000,
-        TrainConfig(
-            steps=14_000,
-            lr=1e-3,
-            weight_decay=0.0,
-            warmup=300,
-            ema_decay=0.999,
-            clip_grad=1.0,
-            flip=True,
-            decay=0.4,
-            prediction="v",
-            # where a face takes its shape; uniform timesteps spend half their time above σ = 3
-            noise_levels=(-0.3, 1.3),
-        ),
+        # the noise levels where a face takes its shape; uniform timesteps spend half their time above σ = 3
+        TrainConfig(steps=14_000, flip=True, decay=0.4, prediction="v", noise_levels=(-0.3, 1.3), **OURS),
     ),
     # a few minutes, for looking around
     "tiny": Recipe(
         "UNet",
         {"channels": (32, 48), "blocks": 1, "patch": 4, "emb_channels": 64},
         1000,
-        TrainConfig(
-            steps=1_000, lr=2e-3, weight_decay=0.0, warmup=50, ema_decay=0.99, clip_grad=1.0, flip=True, prediction="v"
-        ),
+        TrainConfig(steps=1_000, lr=2e-3, flip=True, prediction="v", **QUICK),
     ),
 }
 

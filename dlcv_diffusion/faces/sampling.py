@@ -166,10 +166,8 @@ def check_noises(denoise: Denoiser, x_T: Tensor) -> None:
     check(fits, f"noises are a torch tensor (N, C, H, W), N at least 1, not {given}; x_T[None] makes a batch of one")
     check(x_T.isfinite().all(), "there are numbers in the noises that are not finite (NaN or infinite); give others")
     there, drawn = ("×".join(map(str, size or ())) for size in (x_T.shape[1:], denoise.shape))
-    check(
-        denoise.shape in (None, tuple(x_T.shape[1:])),
-        f"the noises are {there}, but the weights '{denoise.name}' draw {drawn}; make others with `dlcv noise`",
-    )
+    what = f"the noises are {there}, but the weights '{denoise.name}' draw {drawn}"
+    check(denoise.shape in (None, tuple(x_T.shape[1:])), f"{what}; make others with `dlcv noise`")
 
 
 def seeds_of(names: Sequence[str], seed: int = 0) -> list[int]:

@@ -4,10 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
+from ..denoiser import Denoiser
 from ..images.arrays import ImageArrays
-from ..models.loading import own_denoiser
 from ..noise import seeded_noise
 from ..training import TrainState
 from ..training.recipe import write_sheet
@@ -51,11 +49,10 @@ def train_faces(
     return recipe.run(images, out, facts, write_preview, options)
 
 
-def write_preview(model: nn.Module, path: str | Path, *, count: int = 48) -> None:
+def write_preview(denoiser: Denoiser, path: str | Path, *, count: int = 48) -> None:
     """A sheet of `count` faces in 20 DDIM steps, always from the same noises: how far the training has come.
 
-    >>> write_preview(network, "sheet.png")   # doctest: +SKIP
+    >>> write_preview(load_denoiser("faces"), "sheet.png")   # doctest: +SKIP
     """
-    denoiser = own_denoiser(model, model.metadata)
     x_T = seeded_noise((count, *denoiser.shape), range(count))
     write_sheet(sample_faces(denoiser, x_T, FaceSampling(steps=20)), path, 12)

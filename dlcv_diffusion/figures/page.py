@@ -2,6 +2,7 @@
 
 import json
 import os
+import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
@@ -167,24 +168,12 @@ def _rasterise(fig: Figure, density: int) -> np.ndarray:
 
 def _caption(words: str, pixels: int, density: int, size: float = 8, line_height: int = 15) -> np.ndarray:
     width = pixels // density
-    lines = _wrap(words, width - 2 * MARGIN, size)
+    lines = textwrap.wrap(words, int((width - 2 * MARGIN) / (0.8 * size)))  # of letters as wide as ours are
     fig = ReportFigure(width, len(lines) * line_height + MARGIN)
     for number, line in enumerate(lines):
         fig.write(MARGIN, (number + 0.5) * line_height, line, size=size, color="#444444", va="center")
     strip = _rasterise(fig, density)
     return np.pad(strip, ((0, 0), (0, pixels - strip.shape[1]), (0, 0)), constant_values=255)
-
-
-def _wrap(words: str, width: float, size: float) -> list[str]:
-    lines, room, space = [""], width, text_width("n n", size) - text_width("nn", size)
-    for word in words.split():
-        needed = text_width(word, size) + space
-        if lines[-1] and needed > room:
-            lines.append("")
-            room = width
-        lines[-1] = f"{lines[-1]} {word}".strip()
-        room -= needed
-    return lines
 
 
 def _in_one_line(caption: str, facts: Facts) -> str:

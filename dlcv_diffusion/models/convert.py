@@ -3,71 +3,16 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..denoiser import Denoiser
 from ..errors import UserError, check
 from ..schedule import NoiseSchedule
+from ..tensors import read_state_dict
 from .context_unet import ContextUnet
 from .loading import own_denoiser
-from .registry import model_from, save_model, unwrapped
-
-STATE_KEYS = ("state_dict", "model_state_dict", "model", "net", "network", "params", "ema", "ema_model")
-
-
-class Ignored:
-    """Stands for a number or array of numpy, or an option, that was saved beside the weights; nothing of it is run."""
-
-    def __init__(self, *_: Any):
-        pass
-
-    def __setstate__(self, _: Any) -> None:
-        pass
-
-
-IGNORED = """
-    numpy.dtype numpy.ndarray numpy.core.multiarray.scalar numpy.core.multiarray._reconstruct
-    numpy._core.multiarray.scalar numpy._core.multiarray._reconstruct argparse.Namespace
-    pathlib.PosixPath pathlib.WindowsPath pathlib._local.PosixPath pathlib._local.WindowsPath
-"""
-
-
-def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """The state dict in a `.pt`/`.pth` file, or under one of `STATE_KEYS` in it, without wrappers' prefixes.
-
-    Nothing in it is run (`weights_only=True`). Raises `UserError` for a missing, damaged or foreign file.
-
-    >>> read_state_dict("hw2_data/face/UNet.pt")   # doctest: +SKIP
-    """
-    check(os.path.isfile(path), f"no such file: '{path}'; give the .pt file with the network's state dict")
-    check(os.access(path, os.R_OK), f"you may not read '{path}'; change its permissions")
-    try:
-        with torch.serialization.safe_globals([(Ignored, name) for name in IGNORED.split()]):
-            state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file raises anything from IndexError to struct.error in torch's reader
-        raise UserError(
-            f"'{path}' is not a whole .pt file of plain tensors; save model.state_dict() with torch.save"
-        ) from error
-    for key in STATE_KEYS:
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    state = state if isinstance(state, dict) else {}
-    tensors = {str(k): v for k, v in state.items() if isinstance(v, Tensor) and k != "n_averaged"}  # of an average
-    plain = tensors and all(isinstance(v, Tensor | int | float | Ignored) for v in state.values())
-    check(plain, f"'{path}' holds no state dict (a dict of tensors); save model.state_dict() with torch.save")
-    for key, tensor in tensors.items():
-        check(_stored(tensor), f"'{key}' in '{path}' is no plain tensor, all of whose numbers are in the file")
-    return unwrapped(tensors)
-
-
-def _stored(tensor: Tensor) -> bool:
-    """Whether all of its numbers are there: a crafted one can be of any size, with a single number repeated."""
-    if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
-        return False
-    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+from .registry import model_from, save_model
 
 
 def context_unet_from(

@@ -1,12 +1,10 @@
 """The course's face network: the class `UNet` in the user's own `UNet.py`, with the weights `UNet.pt`."""
 
-import importlib.util
 import inspect
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 
@@ -15,7 +13,7 @@ from torch import Tensor, nn
 from ..denoiser import Denoiser
 from ..errors import check
 from ..schedule import NoiseSchedule
-from .convert import read_state_dict
+from ..tensors import read_state_dict
 from .foreign import foreign
 from .registry import load_state
 
@@ -62,11 +60,10 @@ def _network(path: Path) -> nn.Module:
 def _module(path: Path) -> ModuleType:
     """The user's file as a module."""
     name = f"_user_unet_{abs(hash(path.resolve()))}"
-    spec = importlib.util.spec_from_file_location(name, path, loader=SourceFileLoader(name, str(path)))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # where dataclasses look for it
+    module = sys.modules[name] = ModuleType(name)  # where dataclasses look for it
+    module.__file__ = str(path)
     with foreign(f"'{path}' cannot be run", MEND):
-        spec.loader.exec_module(module)
+        exec(compile(path.read_bytes(), path, "exec"), vars(module))
     return module
 
 

@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, with_config
-from pydantic_core import from_json
 from torch import Tensor, nn
 from typing_extensions import TypedDict
 
 from ..declared import validated
 from ..denoiser import Denoiser
 from ..errors import UserError, check
+from ..reading import reading
 from ..schedule import NoiseSchedule
 from .foreign import foreign
+from .registry import OBJECT
 from .sizes import Blocks, Channels, Side
 
 PREDICTION_TYPES = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
@@ -147,12 +148,8 @@ def _config(of: Any, source: str, subfolder: str | None = None, *, reach: bool =
     if os.path.isdir(source):
         if not os.path.isfile(path):
             return {}
-        try:
-            config = from_json(path.read_bytes())
-        except (OSError, ValueError) as error:
-            raise UserError(f"'{path}' cannot be read as JSON; save the network again") from error
-        check(isinstance(config, dict), f"'{path}' is no config of diffusers; save the network again")
-        return config
+        with reading(path, "cannot be read as JSON of diffusers", "save the network again"):
+            return OBJECT.validate_json(path.read_bytes())
     try:
         with _quietly():
             return of.load_config(source, subfolder=subfolder)

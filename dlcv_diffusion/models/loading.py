@@ -23,11 +23,8 @@ def load(name_or_path: str | Path, *, unet_py: str | Path | None, device: torch.
     if path.suffix in (".pt", ".pth"):
         from .course_unet import course_unet
 
-        check(
-            unet_py,
-            f"'{path}' holds weights without a network; give its code too, unet_py (--unet-py UNet.py); the report's "
-            "own ContextUnet becomes a .safetensors file by `dlcv convert`",
-        )
+        advice = "give its code too, unet_py (--unet-py UNet.py), or make the report's .safetensors by `dlcv convert`"
+        check(unet_py, f"'{path}' holds weights without a network; {advice}")
         denoiser = course_unet(unet_py, path)
     else:
         check(unet_py is None, f"unet_py (--unet-py) does nothing for the weights '{name}'; it goes with a .pt file")

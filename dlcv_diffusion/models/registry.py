@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -10,9 +9,8 @@ from textwrap import shorten
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, with_config
-from pydantic_core import from_json
-from safetensors import SafetensorError, safe_open
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, with_config
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -21,7 +19,9 @@ from typing_extensions import TypedDict
 from ..declared import declared, validated
 from ..errors import UserError, check
 from ..files import atomic_write
+from ..reading import reading
 from ..schedule import NoiseSchedule
+from ..tensors import unwrapped
 from .context_unet import ContextUnet
 from .sizes import Shape
 from .unet import UNet
@@ -30,7 +30,7 @@ FORMAT = 1
 MODELS: dict[str, type[nn.Module]] = {"ContextUnet": ContextUnet, "UNet": UNet}
 ASSETS = Path(__file__).parent.parent / "assets"
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-WRAPPED = re.compile(r"^(module\.|_orig_mod\.)+")
+OBJECT = TypeAdapter(dict[str, Any])  # of JSON, which is refused where it is nested 200 deep
 
 Name = Annotated[str, Field(max_length=200)]
 Prediction = Literal["eps", "v", "x0"]
@@ -54,12 +54,12 @@ class Facts(TypedDict, total=False):
     signal_leak: dict[str, Any] | None
 
 
-def _renamed(facts: Any) -> Any:
-    """What older versions called image_size is the shape."""
+def renamed(facts: Any) -> Any:
+    """Facts of any age by the names of today: older versions call the shape image_size."""
     return {"shape" if key == "image_size" else key: facts[key] for key in facts} if isinstance(facts, dict) else facts
 
 
-Metadata = Annotated[Facts, BeforeValidator(_renamed)]
+Metadata = Annotated[Facts, BeforeValidator(renamed)]
 
 
 @declared
@@ -103,9 +103,8 @@ def build_model(name: str, config: Mapping[str, Any], source: str | Path = "") -
         return MODELS[name](**config)
     except (UserError, TypeError) as error:
         said = shorten(str(error), 200, placeholder=" …")
-        raise UserError(
-            f"{where}the settings do not fit the model '{name}' ({said}); was the file written by a newer version?"
-        ) from error
+        what = f"{where}the settings do not fit the model '{name}' ({said})"
+        raise UserError(f"{what}; was the file written by a newer version?") from error
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
@@ -143,17 +142,15 @@ def _opened(path: str | Path, tensors: bool) -> tuple[dict[str, Tensor], dict[st
     if not os.path.isfile(path):
         raise UserError(f"no weights at '{path}'; {_give_weights()}")
     check(os.access(path, os.R_OK), f"you may not read '{path}'; change its permissions, or give other weights")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            found = {name: file.get_tensor(name) for name in file.keys() if tensors}  # noqa: SIM118 – not a dict
-    except (SafetensorError, OSError, ValueError) as error:
-        hint = "; a course's .pt file is read by `dlcv convert`" if path.suffix in (".pt", ".pth") else ""
-        raise UserError(f"'{path}' is not a whole safetensors file (truncated, or of another format){hint}") from error
+    advice = "a course's .pt file is read by `dlcv convert`" if path.suffix in (".pt", ".pth") else "give another"
+    whole = "is not a whole safetensors file (truncated, or of another format)"
+    with reading(path, whole, advice), safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+        found = {name: file.get_tensor(name) for name in file.keys() if tensors}  # noqa: SIM118 – not a dict
     header = None
     with suppress(ValueError):
-        header = from_json(metadata.get("dlcv_diffusion", "null"))
-    written = header.get("format") if isinstance(header, dict) else None
+        header = OBJECT.validate_json(metadata.get("dlcv_diffusion", "null"))
+    written = (header or {}).get("format")
     foreign = f"'{path}' holds tensors but not the header of dlcv_diffusion; was it saved by another program?"
     check(isinstance(written, int) and written >= 1, foreign)
     newer = f"'{path}' was written by a newer dlcv_diffusion (format {str(written)[:9]}); upgrade to read it"
@@ -162,11 +159,7 @@ def _opened(path: str | Path, tensors: bool) -> tuple[dict[str, Tensor], dict[st
 
 
 def save_model(
-    model: nn.Module,
-    path: str | Path,
-    metadata: Mapping[str, Any] | None = None,
-    *,
-    dtype: torch.dtype | None = None,
+    model: nn.Module, path: str | Path, metadata: Mapping[str, Any] | None = None, *, dtype: torch.dtype | None = None
 ) -> None:
     """Write a model's weights and `Facts`, with what is needed to build it again; atomic.
 
@@ -248,15 +241,6 @@ def plain(model: nn.Module) -> nn.Module:
         if not isinstance(inner, nn.Module):
             return model
         model = inner
-
-
-def unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict without the prefixes of compiled, parallel and averaged models.
-
-    >>> unwrapped({"module._orig_mod.bias": torch.zeros(1)})
-    {'bias': tensor([0.])}
-    """
-    return {WRAPPED.sub("", str(key)): value for key, value in state.items()}
 
 
 def _check_finite(state: Mapping[str, Tensor], path: str | Path) -> None:

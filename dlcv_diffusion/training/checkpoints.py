@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..declared import declared, validated
 from ..errors import UserError, check
 from ..files import atomic_write
-from ..models.registry import read_tensors, write_tensors
+from ..models.registry import read_tensors, renamed, write_tensors
 from .config import RunConfig, learning_rate
 
 AVERAGE = "ema.module."
@@ -50,9 +50,8 @@ class Checkpoint:
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor of the run by its name in the file, not copied; moments that do not exist yet begin as zeros."""
-        frozen = {
-            name for name, weight in self.model.named_parameters(remove_duplicate=False) if not weight.requires_grad
-        }
+        parameters = self.model.named_parameters(remove_duplicate=False)
+        frozen = {name for name, weight in parameters if not weight.requires_grad}
         tensors = {}
         for prefix, module in (("model.", self.model), (AVERAGE, self.average)):
             tensors |= {prefix + name: value for name, value in module.state_dict().items() if name not in frozen}
@@ -83,20 +82,15 @@ class Checkpoint:
         sentence names them. Then nothing has changed.
         """
         found, header = read_tensors(self.path)
-        check(
-            "checkpoint" in header,
-            f"'{self.path}' is not a training checkpoint; choose the folder of a run, or start without --resume",
-        )
+        advice = "choose the folder of a run, or start without --resume"
+        check("checkpoint" in header, f"'{self.path}' is not a training checkpoint; {advice}")
         saved = validated(Progress, header["checkpoint"], f"'{self.path}'")
         self._check_settings(saved)
         wanted = self.tensors()
         foreign = found.keys() - wanted.keys() - {"ema.n_averaged"}
         foreign |= {name for name, value in wanted.items() if name not in found or not _fits(name, found[name], value)}
-        check(
-            not foreign,
-            f"the tensors in '{self.path}' are not those of this {type(self.model).__name__} and its Adam: see "
-            f"{shorten(ascii(min(foreign, default='')), 80)}; choose another folder, or start anew in a new one",
-        )
+        what = f"this {type(self.model).__name__} and its Adam: see {shorten(ascii(min(foreign, default='')), 80)}"
+        check(not foreign, f"the tensors in '{self.path}' are not those of {what}; choose another folder")
         with torch.no_grad():
             for name, value in wanted.items():
                 value.copy_(found[name])
@@ -107,11 +101,8 @@ class Checkpoint:
         old = validated(type(self.config), saved.facts.get("train", {}), f"'{self.path}'")
         old = replace(old, compile=self.config.compile)  # which is no other run
         if all(learning_rate(k, old) == learning_rate(k, self.config) for k in range(min(saved.step, old.steps))):
-            old = replace(
-                old, steps=self.config.steps
-            )  # nor is this, as long as what is behind would have been the same
-        facts = {"shape" if name == "image_size" else name: fact for name, fact in saved.facts.items()}  # of old runs
-        changed = shorten(differences({**facts, "train": asdict(old)}, self.facts), 300)
+            old = replace(old, steps=self.config.steps)  # nor is this, while what is behind would be the same
+        changed = shorten(differences({**renamed(saved.facts), "train": asdict(old)}, self.facts), 300)
         check(not changed, f"{where} was started with other settings ({changed}); use the same to resume")
         check(saved.step <= self.config.steps, f"{where} has done {saved.step} steps, more than {self.config.steps}")
 
@@ -163,10 +154,8 @@ class Metrics:
                 raise ValueError(header)
             return [(int(step), *rest) for step, *rest in lines]
         except (OSError, ValueError, csv.Error) as error:
-            named = ", ".join(self.FIELDS)
-            raise UserError(
-                f"'{self.path}' is damaged: no table of {named}; move it away to resume without it"
-            ) from error
+            what = f"'{self.path}' is damaged: no table of {', '.join(self.FIELDS)}"
+            raise UserError(f"{what}; move it away to resume without it") from error
 
     @property
     def last(self) -> int:

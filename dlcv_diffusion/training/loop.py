@@ -45,12 +45,7 @@ class TrainState:
 
 
 def train(
-    model: nn.Module,
-    data: ImageArrays,
-    schedule: NoiseSchedule,
-    config: TrainConfig,
-    out: str | Path,
-    **options: Any,
+    model: nn.Module, data: ImageArrays, schedule: NoiseSchedule, config: TrainConfig, out: str | Path, **options: Any
 ) -> Iterator[TrainState]:
     """Train a diffusion model, see `DiffusionObjective`; `out` and `options` are those of `run`.
 
@@ -141,9 +136,8 @@ class Training:
 
     def __init__(self, objective: Objective, config: RunConfig, accelerator: Any, place: torch.device):
         shares = accelerator.num_processes
-        check(
-            config.batch_size % shares == 0, f"a batch of {config.batch_size} does not divide among {shares} processes"
-        )
+        batch = config.batch_size
+        check(batch % shares == 0, f"a batch of {batch} does not divide among {shares} processes")
         self.objective, self.config, self.accelerator, self.place = objective, config, accelerator, place
         # channels-last weights are the quicker layout for convolutions on CPUs and on GPUs' tensor cores alike
         self.model = devices.prepare(objective.model, place, channels_last=True)

@@ -72,10 +72,8 @@ class DiffusionObjective(Objective):
         made, wanted = ("×".join(map(str, shape)) for shape in (images.shape[1:], drawn))
         check(made == wanted, f"the model takes images of {wanted} (channels, height, width), not {made}")
         top = int(self.data.labels.max())
-        check(
-            top < self.null or not self.null,
-            f"label {top} is out of range; the model knows labels 0 to {self.null - 1}",
-        )
+        known = top < self.null or not self.null
+        check(known, f"label {top} is out of range; the model knows labels 0 to {self.null - 1}")
 
     @property
     def null(self) -> int:

@@ -8,13 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..denoiser import Denoiser
 from ..errors import check
 from ..files import atomic_write
 from ..images.arrays import ImageArrays
+from ..models.loading import own_denoiser
 from ..models.registry import build_model
 from ..schedule import NoiseSchedule
 from .config import TrainConfig
 from .loop import TrainState, train
+
+OURS: Mapping[str, Any] = {"warmup": 300, "weight_decay": 0.0, "clip_grad": 1.0}
+"""Settings of the weights that ship."""
+QUICK: Mapping[str, Any] = {**OURS, "warmup": 50, "ema_decay": 0.99}
+"""Settings of a run of minutes, whose average must not look back for long."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +56,12 @@ class Recipe:
         data: ImageArrays,
         out: str | Path,
         facts: Mapping[str, Any],
-        preview: Callable[[nn.Module, Path], None],
+        preview: Callable[[Denoiser, Path], None],
         options: Mapping[str, Any],
     ) -> Iterator[TrainState]:
         """Train a new network on data.
 
-        - facts: kept with the weights, and as `model.metadata` of what `preview` is given.
+        - facts: kept with the weights; preview: draws with the denoiser that they make of the network so far.
         - options: those of `training.run`, and fields of `TrainConfig` to set otherwise than the recipe.
         """
         names = {field.name for field in fields(TrainConfig)} & options.keys()
@@ -62,8 +69,12 @@ class Recipe:
         rest = {name: value for name, value in options.items() if name not in names}
         model = self.build(config.seed, in_channels=data.images.shape[1])
         facts = {"images": len(data), **facts}
-        model.metadata = {**facts, "train": asdict(config)}
-        return train(model, data, self.schedule(), config, out, preview=preview, metadata=facts, **rest)
+        drawn = {**facts, "train": asdict(config)}
+
+        def draw(network: nn.Module, path: Path) -> None:
+            preview(own_denoiser(network, drawn), path)
+
+        return train(model, data, self.schedule(), config, out, preview=draw, metadata=facts, **rest)
 
 
 def recipe_of(recipes: Mapping[str, Recipe], preset: str) -> Recipe:

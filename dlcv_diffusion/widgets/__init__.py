@@ -17,11 +17,4 @@ from .ddim import alpha_explorer, eta_explorer
 from .explorer import Explorer
 from .trajectory import guidance_explorer, step_explorer
 
-__all__ = [
-    "Control",
-    "Explorer",
-    "alpha_explorer",
-    "eta_explorer",
-    "guidance_explorer",
-    "step_explorer",
-]
+__all__ = ["Control", "Explorer", "alpha_explorer", "eta_explorer", "guidance_explorer", "step_explorer"]

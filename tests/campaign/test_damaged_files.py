@@ -18,8 +18,8 @@ from dlcv_diffusion.digits.mnist_m import load_photos
 from dlcv_diffusion.faces.data import load_faces
 from dlcv_diffusion.faces.noises import read_noises
 from dlcv_diffusion.images.pictures import open_picture
-from dlcv_diffusion.models.convert import read_state_dict
 from dlcv_diffusion.models.registry import read_header
+from dlcv_diffusion.tensors import read_state_dict
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (28, 28, 3), dtype=np.uint8)

@@ -15,6 +15,7 @@ from dlcv_diffusion.faces.recipes import faces_recipe
 from dlcv_diffusion.faces.sampling import FaceSampling, sample_faces
 from dlcv_diffusion.faces.training import train_faces
 from dlcv_diffusion.images.arrays import ImageArrays
+from dlcv_diffusion.models.registry import read_tensors, write_tensors
 from dlcv_diffusion.training.config import TrainConfig, learning_rate
 from dlcv_diffusion.training.objective import noised_batch
 
@@ -68,6 +69,17 @@ def test_a_stopped_run_goes_on_to_the_same_weights(pictures, tmp_path):
     whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "stopped")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert losses(tmp_path / "whole") == losses(tmp_path / "stopped")
+
+
+def test_a_run_of_an_older_version_goes_on(pictures, tmp_path):
+    """Older checkpoints call the shape image_size."""
+    run(pictures, tmp_path / "run", until=3)
+    tensors, header = read_tensors(tmp_path / "run" / "checkpoint.safetensors")
+    facts = header["checkpoint"]["facts"]
+    facts["image_size"] = facts.pop("shape")
+    write_tensors(tmp_path / "run" / "checkpoint.safetensors", tensors, header)
+    assert [state.step for state in run(pictures, tmp_path / "run", resume=True)] == [3, 4]
+    assert load_denoiser(tmp_path / "run" / "model.safetensors").shape == (1, SIZE, SIZE)
 
 
 @pytest.mark.parametrize("prediction", ["eps", "v", "x0"])

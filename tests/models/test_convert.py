@@ -20,7 +20,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from dlcv_diffusion import UserError
 from dlcv_diffusion.denoiser import load_denoiser
-from dlcv_diffusion.models.convert import STATE_KEYS, context_unet_from, convert_report_weights, read_state_dict
+from dlcv_diffusion.models.convert import context_unet_from, convert_report_weights
+from dlcv_diffusion.tensors import STATE_KEYS, read_state_dict
 
 
 @pytest.fixture(scope="module")

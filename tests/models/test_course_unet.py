@@ -139,7 +139,7 @@ def test_code_for_a_gpu_is_one_sentence_where_there_is_none(tmp_path, when):
 
 
 @pytest.mark.parametrize(
-    "content, said", [(None, "no such file"), (b"PK", "not a whole .pt file"), ([1, 2], "holds no state dict")]
+    "content, said", [(None, "UNet.pt' is not there"), (b"PK", "not a whole .pt file"), ([1, 2], "holds no state dict")]
 )
 def test_weights_that_are_none_are_one_sentence(tmp_path, content, said):
     (tmp_path / "UNet.py").write_text(UNET_PY.replace("from blocks import Block", "Block = nn.Identity\n"))

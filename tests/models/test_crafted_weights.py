@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from dlcv_diffusion import NoiseSchedule, UserError
 from dlcv_diffusion.denoiser import load_denoiser
-from dlcv_diffusion.digits.judge import DEFAULT, load_judge
+from dlcv_diffusion.digits.judge import DEFAULT, JUDGE, load_judge
 from dlcv_diffusion.models import save_model
 from dlcv_diffusion.models.registry import read_tensors
 
@@ -421,7 +421,7 @@ def test_what_half_precision_cannot_hold_is_not_written(tmp_path):
     ],
 )
 def test_a_judge_s_header_too(tmp_path, header):
-    tensors, _ = read_tensors("dlcv_diffusion/assets/digits_judge.safetensors")
+    tensors, _ = read_tensors(JUDGE)
     text = json.dumps({"format": 1, **header})
     refused(load_judge, written(tmp_path / "judge.safetensors", dict(tensors), text))
 
@@ -437,7 +437,7 @@ def test_a_judge_s_header_too(tmp_path, header):
     ],
 )
 def test_a_judge_s_tensors_too(tmp_path, change):
-    tensors, header = read_tensors("dlcv_diffusion/assets/digits_judge.safetensors")
+    tensors, header = read_tensors(JUDGE)
     tensors = change({name: tensor.clone() for name, tensor in tensors.items()})
     refused(load_judge, written(tmp_path / "judge.safetensors", tensors, json.dumps(header)), "halves.*head.bias")
     assert load_judge().config == DEFAULT

@@ -45,6 +45,7 @@ from dlcv_diffusion.digits.signal_leak import SignalLeak
 from dlcv_diffusion.digits.training import train_digits, write_preview
 from dlcv_diffusion.images.arrays import ImageArrays
 from dlcv_diffusion.models import ContextUnet, UNet
+from dlcv_diffusion.models.loading import own_denoiser
 from dlcv_diffusion.models.registry import read_header, read_tensors, write_tensors
 from dlcv_diffusion.training import TrainConfig, train
 from dlcv_diffusion.training.checkpoints import Checkpoint, Metrics, differences
@@ -605,7 +606,7 @@ def test_the_preview_is_a_sheet_of_all_classes(tmp_path):
     from PIL import Image
 
     model = with_random_weights(small_unet(channels=(8, 16))).train()
-    write_preview(model, tmp_path / "samples" / "step_000003.png", columns=1)
+    write_preview(own_denoiser(model, {}), tmp_path / "samples" / "step_000003.png", columns=1)
     with Image.open(tmp_path / "samples" / "step_000003.png") as sheet:
         assert sheet.size == (2 * 29 + 1, 10 * 29 + 1)
     assert model.training
@@ -615,7 +616,7 @@ def test_previews_are_drawn_as_the_trained_model_will_be(tmp_path, monkeypatch):
     """With the facts that tell a sampler what the network gives, and which colours it starts from."""
     write_npz(tmp_path / "digits.npz")
     seen = []
-    monkeypatch.setattr("dlcv_diffusion.digits.training.write_preview", lambda model, path: seen.append(model.metadata))
+    monkeypatch.setattr("dlcv_diffusion.digits.training.write_preview", lambda model, path: seen.append(model.facts))
     changes = {"steps": 2, "batch_size": 2, "prediction": "v", "device": "cpu"}
     list(train_digits("tiny", tmp_path / "digits.npz", tmp_path / "run", **changes))
     saved = load_denoiser(tmp_path / "run" / "model.safetensors").facts
