@@ -20,7 +20,7 @@ from ..declared import declared
 from ..errors import check
 from .sizes import Blocks, Channels, Classes, Timesteps, Width
 
-MOST_SCORES = 2**26  # of attention at a time, 256 MB in float32
+MOST_PLACES = 256  # up to which attention is two matrix products
 
 
 def timestep_embedding(t: Tensor, dim: int, *, max_period: float = 10_000.0) -> Tensor:
@@ -63,14 +63,13 @@ class ResidualBlock(nn.Module):
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(QKᵀ/√d) V (Vaswani et al. 2017, eq. 1): q (…, N, d), k and v (…, M, d); the result is like q.
 
-    On a CPU two matrix products are quicker than torch's fused kernel, in bfloat16 twice as quick, forwards and
-    backwards (`benchmarks/training.py`). They keep all N·M scores, so that large images go through the fused one.
+    In bfloat16 on a CPU two matrix products are quicker than torch's fused kernel, whose way back is slow, as long
+    as there are few places (`benchmarks/training.py`). They keep all N·M scores; the fused one keeps none.
 
     >>> attention(torch.zeros(1, 2, 3), torch.zeros(1, 2, 3), torch.ones(1, 2, 3)).shape
     torch.Size([1, 2, 3])
     """
-    scores = q[..., 0].numel() * k.shape[-2]
-    if q.device.type != "cpu" or scores > MOST_SCORES:
+    if q.device.type != "cpu" or q.dtype != torch.bfloat16 or k.shape[-2] > MOST_PLACES:
         return F.scaled_dot_product_attention(q, k, v)
     return ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)).softmax(-1) @ v
 
