@@ -12,10 +12,7 @@ from .. import __version__
 from ..device import best_device, has_fast_bf16
 from ..errors import UserError
 
-PACKAGES = (
-    *("torch", "torchvision", "accelerate", "diffusers", "transformers"),
-    *("safetensors", "matplotlib", "ipywidgets", "jupyterlab"),
-)
+PACKAGES = "torch torchvision accelerate diffusers transformers safetensors matplotlib ipywidgets jupyterlab".split()
 
 
 def describe_installation() -> str:
