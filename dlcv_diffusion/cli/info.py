@@ -12,10 +12,7 @@ from .. import __version__
 from ..device import best_device, has_fast_bf16
 from ..errors import UserError
 
-PACKAGES = (
-    *("torch", "torchvision", "accelerate", "diffusers", "transformers"),
-    *("safetensors", "matplotlib", "ipywidgets", "jupyterlab"),
-)
+PACKAGES = "torch torchvision accelerate diffusers transformers safetensors matplotlib ipywidgets jupyterlab"
 
 
 def describe_installation() -> str:
@@ -29,7 +26,7 @@ def describe_installation() -> str:
         f"dlcv_diffusion   {__version__}",
         f"Python           {platform.python_version()} on {platform.platform()}",
     ]
-    for package in PACKAGES:
+    for package in PACKAGES.split():
         try:
             version = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

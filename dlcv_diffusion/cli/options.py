@@ -38,9 +38,7 @@ def group(about: str, *lines: str) -> typer.Typer:
 # --- options that mean the same everywhere ----------------------------------------------------------------------------
 
 Weights = Annotated[str, Option(help="shipped weights by name, or a .safetensors file")]
-FaceWeights = Annotated[
-    str, Option(help="'faces', a .safetensors file, the course's UNet.pt, or diffusers' folder or name")
-]
+FaceWeights = Annotated[str, Option(help="'faces', a .safetensors file, UNet.pt, or diffusers' folder or name")]
 UnetPy = Annotated[Path | None, Option(help="the course's UNet.py, which is run, for a .pt file")]
 FacesPreset = Annotated[Literal["paper", "course"], Option(help="whose conventions faces are sampled by")]
 FacesSteps = Annotated[int | None, Option(help="50 in both presets", min=1)]
@@ -52,9 +50,7 @@ BatchSize = Annotated[int | None, Option(help="images at a time; as many as fit 
 RunFolder = Annotated[Path, Option(help="folder of the run: checkpoint, metrics.csv, samples/, weights")]
 Resume = Annotated[bool, Option("--resume", help="go on with the run in the folder")]
 Steps = Annotated[int | None, Option(help="instead of the preset's number of steps", **STEPS)]
-TrainBatchSize = Annotated[
-    int | None, Option(help="images a step over all processes, instead of the preset's", **IMAGES)
-]
+TrainBatchSize = Annotated[int | None, Option(help="images a step, over all processes; or the preset's", **IMAGES)]
 LearningRate = Annotated[float | None, Option(help="instead of the preset's peak learning rate", max=10)]
 TrainSeed = Annotated[int, Option(help="of the initial weights, the order of the images, and the noise", **SEED)]
 Precision = Annotated[

@@ -61,9 +61,7 @@ def faces(
     size: Annotated[int, Option(help="pixels a side, to which pictures are cut and resized", min=1, max=1024)] = 64,
     channels: Annotated[int, Option(help="1 (grey) or 3 (RGB)", min=1, max=3)] = 1,
     out: options.RunFolder = Path("runs/faces"),
-    prediction: Annotated[
-        Literal["eps", "v", "x0"] | None, Option(help="the network's output; v in the presets")
-    ] = None,
+    prediction: Annotated[Literal["eps", "v", "x0"] | None, Option(help="what the network gives; or v")] = None,
     resume: options.Resume = False,
     steps: options.Steps = None,
     batch_size: options.TrainBatchSize = None,

@@ -78,11 +78,14 @@ def load_digits(
     course = digits_folder(name) if name not in SOURCES else None
     _check_used("photos", photos is None or (name != "sample" and course is None), name)
     _check_used("root", root is None or name == "torchvision" or (svhn and course is None), name)
+    if name == "torchvision" or (svhn and course is None):  # found out before anything is rendered
+        files = "where MNIST/ or train_32x32.mat lie or shall lie"
+        check(root is not None, f"torchvision's data needs a folder: give root (--root), {files}")
     if name == "sample":
         data = embedded_sample(split)
     elif name == "torchvision":
         options = {"seed": seed, "download": download, "limit": limit}
-        first = torchvision_mnist_m(_needed(root), _photographs(photos), split, **options)
+        first = torchvision_mnist_m(root, _photographs(photos), split, **options)
         data = first if svhn else joined(first, rendered(len(first), split, seed, fonts, photos, processes))
     elif name == "street":
         data = rendered(limit or 10_000, split, seed, fonts, photos, processes)
@@ -92,7 +95,7 @@ def load_digits(
         data = local_digits(name, split, photos=photos, seed=seed)
     if svhn and not has_svhn:
         first = data.subset(data.labels < 10)
-        data = joined(first, torchvision_svhn(_needed(root), split, download=download, limit=limit))
+        data = joined(first, torchvision_svhn(root, split, download=download, limit=limit))
     if labels is not None:
         data = data.subset(torch.isin(data.labels, torch.tensor([int(label) for label in labels], dtype=torch.int64)))
         check(len(data), f"the data '{source}' has no image of the labels {list(labels)}; choose others")
@@ -298,12 +301,6 @@ def _check_used(option: str, used: bool, source: str | Path) -> None:
         "photos": "it is for the sources 'torchvision' and 'street' and for an .npz of MNIST's grey digits",
     }[option]
     check(used, f"{option} (--{option}) does nothing for the data '{source}'; {uses}, so leave it out")
-
-
-def _needed(root: str | Path | None) -> Path:
-    files = "where MNIST/ or train_32x32.mat lie or shall lie"
-    check(root is not None, f"torchvision's data needs a folder: give root (--root), {files}")
-    return Path(root)
 
 
 def _photographs(photos: str | Path | Sequence[np.ndarray] | None) -> Sequence[np.ndarray]:
