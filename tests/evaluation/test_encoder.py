@@ -78,7 +78,7 @@ def test_other_things_are_no_images(wrong):
 
 
 def test_the_sentence_says_how_samples_become_images():
-    with pytest.raises(UserError, match=r"\(N, 3, 28, 28\), one or more, not float32 \(2, 3, 8, 8\).*to_uint8\(x\)"):
+    with pytest.raises(UserError, match=r"\(N, 3, 28, 28\), one or more, not float32 \(2, 3, 8, 8\).*to_uint8"):
         checked_images(torch.zeros(2, 3, 8, 8), (3, 28, 28))
 
 

@@ -224,7 +224,7 @@ def test_noises_and_seeds_must_fit(denoise):
         (noises(2, 3), "the noises are 3×16×16, but the weights 'small' draw 1×16×16"),
         (noises(2)[0], r"tensor \(N, C, H, W\), .* not \(1, 16, 16\)"),
         (noises(2)[:0], "N at least 1"),
-        (noises(2).numpy(), "torch.as_tensor makes a tensor"),
+        (noises(2).numpy(), "a torch tensor .* not ndarray"),
         (noises(2) * float("nan"), "not finite"),
     ]:
         with pytest.raises(UserError, match=said):
