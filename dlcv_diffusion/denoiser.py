@@ -1,7 +1,6 @@
 """Everything we sample from is a denoiser, `denoise(x, t) -> eps`; a `Denoiser` is a network that knows what it is.
 
-A network gives ε, v or x0: x_t is known, so that each follows from the others, but an error in ε is multiplied by
-√((1 − ᾱ_t)/ᾱ_t) in x̂0 (by up to 157 in the DDPM paper), and one in v (arXiv 2202.00512, sec. 4) by less than 1:
+A network gives ε, v or x0, each of which follows from the others, since x_t is known (arXiv 2202.00512, sec. 4):
 
     v = √ᾱ_t ε − √(1 − ᾱ_t) x0,     x̂0 = √ᾱ_t x_t − √(1 − ᾱ_t) v,     ε = √(1 − ᾱ_t) x_t + √ᾱ_t v
 """
@@ -26,15 +25,11 @@ class Denoiser(nn.Module):
     - schedule: the noise schedule it was trained with.
     - prediction: what it gives, "eps", "v" or "x0".
     - shape: (C, H, W) of one image or latent, None where any will do.
-    - null: the condition that stands for "none", ∅: a class number, or an embedding. None: the network takes no
-      condition.
+    - null: ∅, the condition that stands for none: a class number, or an embedding. None: there are no conditions.
     - name: what figures call its weights; facts: plain JSON that was saved with them.
 
-    Called as `denoise(x, t)` or `denoise(x, t, condition)` it answers in ε, in the dtype of x, whatever the network
-    gives and computes in.
-
-    Raises `UserError` for an unknown prediction, a shape that is none, and when called, for a network whose output has
-    another shape than x.
+    `denoise(x, t)` or `denoise(x, t, condition)` answers in ε, in the dtype of x. Raises `UserError` for an unknown
+    prediction and, when called, for a network whose output is not like x.
 
     >>> denoise = Denoiser(network, NoiseSchedule.linear(1000), "v", shape=(3, 32, 32))   # doctest: +SKIP
     >>> image = last(ddim(denoise, seeded_noise((1, *denoise.shape), [0]))).x             # doctest: +SKIP
@@ -112,12 +107,11 @@ def load_denoiser(
 ) -> Denoiser:
     """The denoiser of any weights, in eval mode and float32, on its device, with all that sampling has to know.
 
-    - name_or_path: shipped weights by name ("digits", "faces"); a .safetensors file of `dlcv train`; the course's
-      `UNet.pt`, together with `unet_py`, the course's `UNet.py`, which is run; a folder of diffusers with a
-      `UNet2DModel`, or its name on the hub, such as "google/ddpm-celebahq-256".
+    - name_or_path: shipped weights by name, "digits" or "faces"; a .safetensors file; the course's `UNet.pt`, with
+      `unet_py`, its `UNet.py`, which is run; a diffusers `UNet2DModel`, as a folder or a name on the hub.
     - device: the best there is by default.
 
-    Raises `UserError` for weights that are missing, damaged, foreign or newer, and for a device that is not there.
+    Raises `UserError` for weights that are missing, damaged, foreign or newer, and for a device that is not here.
 
     >>> load_denoiser("faces").shape
     (1, 64, 64)

@@ -20,9 +20,7 @@ def best_device() -> torch.device:
 
 
 def named_device(name: str | torch.device | None = None) -> torch.device:
-    """The device of this name, cpu, cuda, cuda:1, mps or xpu; `best_device()` for None.
-
-    Raises `UserError` for a name of another kind, and for a device that this machine does not have.
+    """The device of this name, such as cpu, cuda:1 or mps, `best_device()` for None; `UserError` if it is not here.
 
     >>> named_device("cpu")
     device(type='cpu')
@@ -39,10 +37,9 @@ def named_device(name: str | torch.device | None = None) -> torch.device:
 
 
 def has_fast_bf16(device: str | torch.device) -> bool:
-    """Whether the device multiplies faster in bfloat16: GPUs since Ampere, CPUs with AMX, AVX512-BF16 or ARM's BF16.
+    """Whether bfloat16 multiplies faster: GPUs since Ampere, CPUs with AMX, AVX512-BF16 or ARM's BF16.
 
-    With AVX512-BF16 a training step of the faces is 1.4 times as quick as in float32, and one of the report's network
-    twice (AMD EPYC, Zen 5); AMX gives more. Elsewhere it is emulated. On MPS the answer is no: its support varies.
+    Measured in `benchmarks/training.py`. On MPS the answer is no: its support varies.
 
     >>> has_fast_bf16("mps")
     False
@@ -57,10 +54,9 @@ def has_fast_bf16(device: str | torch.device) -> bool:
 
 
 def autocast(device: str | torch.device, dtype: torch.dtype | str = "auto") -> AbstractContextManager:
-    """A context where matrix products and convolutions run in bfloat16 if that is fast, the rest in float32.
+    """A context where matrix products and convolutions run in `dtype`, the rest in float32.
 
-    - dtype: `"auto"` (bfloat16 where `has_fast_bf16`, else float32), or `torch.bfloat16`, `torch.float16`,
-      `torch.float32`. float32 switches nothing.
+    - dtype: "auto" (bfloat16 where `has_fast_bf16`, else float32), `torch.bfloat16`, `torch.float16`, `torch.float32`.
 
     >>> with autocast(device):                                     # doctest: +SKIP
     ...     image = last(ddim(denoise, x_T, schedule)).x
@@ -80,13 +76,9 @@ def prepare(
 ) -> nn.Module:
     """The model on its device, laid out and compiled for speed; the numbers stay the same up to float error.
 
-    - device: a name that `named_device` takes; the best there is by default.
-    - channels_last: NHWC weights, which convolutions in bfloat16 want; by default where `has_fast_bf16`.
-    - compile: True for `torch.compile(model)`, or the name of one of its modes. Compiling takes from seconds
-      to a minute and pays for long runs. Under "reduce-overhead" (CUDA graphs) the next call overwrites the
-      last output: go through `guided`, which makes a new one, or clone it.
-
-    Raises `UserError` as `named_device` does.
+    - device: see `named_device`. channels_last: NHWC weights; by default where `has_fast_bf16`.
+    - compile: True for `torch.compile(model)`, or one of its modes. Under "reduce-overhead" (CUDA graphs) the next call
+      overwrites the last output: clone it, or go through `guided`.
 
     >>> model = prepare(network)   # doctest: +SKIP
     """

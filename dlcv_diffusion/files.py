@@ -16,12 +16,10 @@ PARTIAL = re.compile(r"\..*\.[0-9a-f]{12}\.partial(\..*)?|\.partial-\w{8}")  # t
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is flushed to disk and renamed to `path`, on failure removed.
+    """Yield a temporary path beside `path`, renamed to `path` on success and removed on failure.
 
-    A reader, or a process that was killed half-way, sees the old file or the new one and never a part. Missing parent
-    folders are made. What a killed process left is found by `remove_partials`.
-
-    Raises `UserError` where the folder cannot be made or written, or the disk is full.
+    A reader sees the old file or the new one, never a part. Missing folders are made. Raises `UserError` where the file
+    cannot be written.
 
     >>> with atomic_write("out/a.txt") as temporary:   # doctest: +SKIP
     ...     temporary.write_text("whole")
@@ -43,14 +41,11 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def staging_folder(out: str | Path, folders: Sequence[str] = ()) -> Iterator[Path]:
-    """Yield an empty folder inside `out`; on success its files are moved to the same places in `out`, else removed.
+    """Yield an empty folder inside `out`; on success its files move to the same places, else `out` is as before.
 
-    - folders: folders below `out` that will be needed, made on both sides at once, so that what cannot be written is
-      found out before the work.
+    - folders: those below `out` that will be needed: what cannot be written is found out before the work.
 
-    Files of the same names are replaced, others stay. After a failure `out` is as it was.
-
-    Raises `UserError` where `out` cannot be made or written, or the disk is full.
+    Files of the same names are replaced. Raises `UserError` where `out` cannot be written.
 
     >>> with staging_folder("out", ["mnistm"]) as staging:   # doctest: +SKIP
     ...     image.save(staging / "mnistm" / "0_001.png")

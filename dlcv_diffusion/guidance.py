@@ -20,15 +20,13 @@ def guided(
     null: int | Tensor | None = None,
     interval: tuple[int, int] | None = None,
 ) -> "Guided":
-    """Return the denoiser ε̃ = (1 + w) ε(x_t, c) − w ε(x_t, ∅) (Ho, Salimans, eq. 6), one forward pass of 2B.
+    """The denoiser ε̃ = (1 + w) ε(x_t, c) − w ε(x_t, ∅) (Ho, Salimans, eq. 6), one forward pass of 2B.
 
-    - denoiser: a `Denoiser` that takes a condition, or any `denoise(x, t, condition) -> eps`, which needs `null`.
+    - denoiser: a `Denoiser` with a ∅, or any `denoise(x, t, condition) -> eps`, with `null`.
     - condition: one for each image: labels (B,), whole numbers from 0 to ∅, or embeddings (B, …).
-    - w: guidance weight; 0 is the conditional model alone, one forward pass of B. Stable Diffusion's
-      `guidance_scale` is 1 + w: see `guidance_weight`.
-    - null: ∅, a class number or an embedding (…), by default the denoiser's own; or one for each image (B, …).
-    - interval: (lo, hi), timesteps, outside of which there is no guidance (Kynkäänniemi et al., arXiv 2404.07724); from
-      noise levels: `schedule.interval(sigma_lo, sigma_hi)`.
+    - w: guidance weight; 0: the conditional model alone, one forward pass of B. See `guidance_weight`.
+    - null: ∅, a class number or an embedding, (…) or (B, …); by default the denoiser's own.
+    - interval: timesteps (lo, hi) outside of which there is no guidance (arXiv 2404.07724), see `schedule.interval`.
 
     Raises `UserError` for a denoiser without ∅, a condition that does not fit it, or an interval that runs backwards.
 
@@ -39,7 +37,7 @@ def guided(
 
 
 def guidance_weight(guidance_scale: float) -> float:
-    """w of the `guidance_scale` s: u + s (c − u) = (1 + w) c − w u for s = 1 + w; converted here only.
+    """w = s − 1 of Stable Diffusion's `guidance_scale` s: u + s (c − u) = (1 + w) c − w u.
 
     >>> guidance_weight(7.5)
     6.5
@@ -48,7 +46,7 @@ def guidance_weight(guidance_scale: float) -> float:
 
 
 class Guided:
-    """The denoiser that `guided` returns; its attributes are what it was given, and what its `model` knows."""
+    """The denoiser that `guided` returns, with what it was given and what its `model` knows."""
 
     def __init__(
         self,

@@ -1,8 +1,7 @@
 """Between two noises, or four: along the straight line (lerp), or along the sphere on which noise lives (slerp).
 
-A vector of D independent N(0, 1) numbers has a length near √D: almost all noise lies on a thin shell. Two of them are
-nearly at right angles, so the middle of the straight line between them has length √(D/2), and a denoiser was never
-shown such weak noise. The great circle stays on the shell.
+Noise of D numbers N(0, 1) has a length near √D, a thin shell; two are nearly at right angles, so that the middle of the
+straight line between them has length √(D/2), which no denoiser was trained on. The great circle stays on the shell.
 """
 
 from collections.abc import Callable, Sequence

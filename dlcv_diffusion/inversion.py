@@ -4,8 +4,7 @@ At η = 0 DDIM's path can be walked upwards as well (arXiv 2010.02502, sec. 4.3)
 
     x_t = √(ᾱ_t / ᾱ_{t_prev}) x_{t_prev}  +  (√(1 − ᾱ_t) − √(ᾱ_t / ᾱ_{t_prev}) √(1 − ᾱ_{t_prev})) ε_θ(x_t, t)
 
-with x_t on both sides. The usual answer takes ε_θ(x_{t_prev}, t); `refine` puts the x_t so found in again, a
-fixed-point iteration (Pan et al., arXiv 2309.04907).
+with x_t on both sides: ε_θ(x_{t_prev}, t) is taken, and `refine` puts the x_t so found in again (arXiv 2309.04907).
 """
 
 import math
@@ -31,10 +30,8 @@ def ddim_inversion(
 
     `ddim` from there with the same steps comes back to the picture, the nearer the more steps and refinement.
 
-    - denoise: `denoise(x, t) -> eps`; x0: pictures (B, C, H, W) in [−1, 1], on the device to work on.
-    - schedule, steps, spacing: the sampler's, whose timesteps are visited in ascending order.
-    - refine: how often each step is solved again with what it gave; each time costs a call of the denoiser.
-    - Yields a `Step` for each timestep: its x is x_t.
+    - x0: pictures (B, C, H, W) in [−1, 1]; denoise, schedule, steps, spacing: as of `ddim`, visited ascending.
+    - refine: how often each step is solved again, at the cost of a call of the denoiser. `Step.x` is x_t.
 
     Raises `UserError` for timesteps off the schedule, or a negative `refine`.
 

@@ -1,7 +1,6 @@
 """Noise that belongs to its image: image i depends on seed i alone.
 
-Every image has a random generator of its own, on the CPU, so that neither the batch's size or order nor the device
-changes a picture. With one generator for the whole batch, seed 7 would give another picture in a batch than alone.
+Every image has a generator of its own, on the CPU: neither the batch nor the device changes a picture.
 """
 
 from collections.abc import Iterable, Sequence

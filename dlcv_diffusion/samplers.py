@@ -167,8 +167,8 @@ def dpm_solver(
     - denoise, x, schedule, steps, spacing, clip_x0: as in `ddpm`.
     - final_alpha: `"one"`, the last step goes to the clean image, where h = ∞ and x = x̂0; `"first"`, to ᾱ_0.
 
-    In diffusers: `DPMSolverMultistepScheduler`, "dpmsolver++", order 2, "midpoint", final_sigmas_type "zero" for "one"
-    and, below 15 steps, "sigma_min" for "first"; from 15 steps on its last step would be of second order.
+    diffusers' `DPMSolverMultistepScheduler` does the same with "dpmsolver++", order 2, "midpoint" and final_sigmas_type
+    "zero" ("one"); its "sigma_min" ("first") takes a second-order last step from 15 steps on.
 
     Raises `UserError` as `ddpm` does.
 
