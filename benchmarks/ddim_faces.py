@@ -148,7 +148,7 @@ def main() -> None:
     page = Page(given.out)
     unet = unet2d(width, given.channels, given.side).to(given.device)
     recipe = faces_recipe("tiny" if given.quick else "small")
-    ours = prepare(recipe.build(in_channels=given.channels).eval(), given.device, channels_last=True)
+    ours = prepare(recipe.build(in_channels=given.channels).eval(), given.device)
     counts = [sum(parameter.numel() for parameter in model.parameters()) / 1e6 for model in (unet, ours)]
     page.add(
         f"## DDIM on faces\n\nUNet2DModel, {counts[0]:.2f} M parameters, and our U-Net, {counts[1]:.2f} M, both "

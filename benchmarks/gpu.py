@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from dlcv_diffusion import NoiseSchedule, NoiseStream, UserError, ddim, ddpm, guided, last, seeded_noise
 from dlcv_diffusion.denoiser import Denoiser
-from dlcv_diffusion.device import autocast, prepare
+from dlcv_diffusion.device import prepare
 from dlcv_diffusion.digits.recipes import digits_recipe
 from dlcv_diffusion.digits.sampling import REPORT, hw2_labels, write_hw2_digits
 from dlcv_diffusion.faces.figures import ETAS
@@ -69,7 +69,7 @@ class Network:
 
     def denoiser(self, device: torch.device) -> Denoiser:
         """As `load_denoiser` would give it."""
-        return own_denoiser(prepare(self.copy(), device, channels_last=True), {})
+        return own_denoiser(prepare(self.copy(), device), {})
 
 
 # --- sampling ---------------------------------------------------------------------------------------------------------
@@ -122,7 +122,7 @@ class Sampling:
         self.t = torch.full((batch,), self.schedule.T // 2, device=device)
         self.generator = torch.Generator(device).manual_seed(0)
         self.model = network.copy().to(device)
-        self.fast = prepare(network.copy(), device, channels_last=True)
+        self.fast = prepare(network.copy(), device)
 
     def fresh_noise(self, x: Tensor) -> Tensor:
         return torch.randn(x.shape, generator=self.generator, device=x.device)
@@ -142,7 +142,7 @@ class Sampling:
         return Graphed(without_cache(self.eager(), self.device), self.x_T, self.t)
 
     def compiled(self) -> Denoise:
-        return guided(prepare(self.fast, self.device, compile="reduce-overhead"), self.labels, W, null=CLASSES)
+        return guided(torch.compile(self.fast, mode="reduce-overhead"), self.labels, W, null=CLASSES)
 
     def chunk_of(self, denoise: Denoise, *, seeds: bool = False) -> Job:
         """A job: the first `chunk` of our DDPM's steps; noise from the GPU's generator, or from a seed an image."""
@@ -150,7 +150,8 @@ class Sampling:
 
         def chunk() -> None:
             steps = ddpm(denoise, self.x_T, self.schedule, noise=noise)
-            with autocast(self.device, torch.bfloat16):  # around all steps, as `sample_digits(…, fast=True)` has it
+            # around all steps, as `sample_digits(…, fast=True)` has it
+            with torch.autocast(self.device.type, torch.bfloat16):
                 deque(islice(steps, self.sizes.chunk), maxlen=0)
 
         return chunk
@@ -180,7 +181,7 @@ def steps_a_second(
         start = time.perf_counter()
         try:
             denoise = make()
-            with torch.no_grad(), autocast(device, torch.bfloat16):
+            with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
                 for _ in range(3):  # the first calls compile
                     eps = denoise(ways.x_T, ways.t).clone()
             finish()
@@ -339,7 +340,7 @@ def eta_grid(page: Page, device: torch.device, sizes: Sizes, repeats: int, compi
         denoise = Denoiser(network, schedule)
 
         def grid() -> None:
-            with autocast(device, dtype):
+            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 rows = [
                     last(ddim(denoise, x_T, schedule, steps=sizes.face_steps, eta=eta, seeds=range(4))).x
                     for eta in ETAS
@@ -352,13 +353,13 @@ def eta_grid(page: Page, device: torch.device, sizes: Sizes, repeats: int, compi
     makers: dict[str, Callable[[], tuple[nn.Module, torch.dtype]]] = {
         plain: lambda: (copy.deepcopy(model).to(device), torch.float32),
         "bf16, channels-last": lambda: (
-            prepare(copy.deepcopy(model), device, channels_last=True),
+            prepare(copy.deepcopy(model), device),
             torch.bfloat16,
         ),
     }
     if compile:
         makers["bf16, channels-last, torch.compile"] = lambda: (
-            prepare(copy.deepcopy(model), device, channels_last=True, compile=True),
+            torch.compile(prepare(copy.deepcopy(model), device)),
             torch.bfloat16,
         )
     jobs, ready, failed = {}, {}, {}

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
-from dlcv_diffusion.device import autocast, prepare
+from dlcv_diffusion.device import prepare
 from dlcv_diffusion.digits.recipes import digits_recipe
 from dlcv_diffusion.digits.sampling import REPORT
 from dlcv_diffusion.images.arrays import ImageArrays
@@ -47,7 +47,7 @@ class Contender:
         self.precision = "bf16" if bf16 else "no"
 
     def autocast(self) -> contextlib.AbstractContextManager:
-        return autocast("cpu", torch.bfloat16 if self.precision == "bf16" else torch.float32)
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16")
 
     def forward(self, x: Tensor, t: Tensor, labels: Tensor) -> object:
         """One conditional pass, to count its arithmetic."""
@@ -64,7 +64,7 @@ class Ours(Contender):
     """`training.train` with the recipe's settings; DDPM with one doubled pass."""
 
     def __init__(self, settings: str, network: nn.Module, preset: str, bf16: bool):
-        super().__init__(settings, prepare(network, "cpu", channels_last=True), bf16)
+        super().__init__(settings, prepare(network, "cpu"), bf16)
         self.preset = preset
 
     def training_step(self, data: ImageArrays, batch: int) -> Job:

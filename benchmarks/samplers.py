@@ -32,7 +32,7 @@ def against_the_report(network: nn.Module, device: torch.device, images: int, fa
     labels = torch.arange(images, device=device) % 20
     x_T = seeded_noise((images, 3, 28, 28), range(images), device)
     generators = [torch.Generator(device).manual_seed(0) for _ in range(2)]
-    mine = prepare(copy.deepcopy(network), device, compile=True) if fast else network
+    mine = torch.compile(prepare(copy.deepcopy(network), device)) if fast else network
     precision = autocast(device) if fast else nullcontext()
     denoise = guided(mine, labels, W, null=20)
     with torch.no_grad(), precision:  # compile and choose algorithms before the clock runs

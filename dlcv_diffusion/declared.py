@@ -31,10 +31,10 @@ def declared(cls: type[T]) -> type[T]:
     made = dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))(cls)
     init, names = made.__init__, signature(made)
 
-    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+    def __init__(self: Any, /, *args: Any, **kwargs: Any) -> None:
         try:
             if args:  # by their names, so that a sentence about them can say which
-                kwargs |= names.bind_partial(*args).arguments
+                kwargs = names.bind_partial(*args, **kwargs).arguments
             init(self, **kwargs)
         except ValidationError as error:
             raise UserError(sentence(error)) from None

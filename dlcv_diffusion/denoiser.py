@@ -47,7 +47,7 @@ class Denoiser(nn.Module):
         facts: Mapping[str, Any] | None = None,
     ):
         super().__init__()
-        check(prediction in PREDICTIONS, f"unknown prediction '{prediction}'; choose one of {', '.join(PREDICTIONS)}")
+        check_prediction(prediction)
         sizes = shape is None or (isinstance(shape, Sequence) and len(shape) == 3 and min(shape) >= 1)
         check(sizes, f"the shape of one image is (C, H, W), not {shape}")
         self.model, self.schedule, self.prediction = model, schedule, prediction
@@ -63,6 +63,8 @@ class Denoiser(nn.Module):
         if condition is None and self.null is not None:
             condition = expanded(self.null, len(x), x.device)
         dtype = next((weight.dtype for weight in self.parameters() if weight.is_floating_point()), x.dtype)
+        if condition is not None and condition.is_floating_point():
+            condition = condition.to(dtype)
         output = self.model(x.to(dtype), t, *(() if condition is None else (condition,)))
         given = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         name, wanted = self.name or type(self.model).__name__, tuple(x.shape)
@@ -76,12 +78,18 @@ def expanded(condition: int | Tensor, count: int, device: torch.device) -> Tenso
     return condition.expand(count, *condition.shape)
 
 
+def check_prediction(prediction: str) -> None:
+    """Raise `UserError` unless it is "eps", "v" or "x0"."""
+    check(prediction in PREDICTIONS, f"unknown prediction '{prediction}'; choose one of {', '.join(PREDICTIONS)}")
+
+
 def training_target(x0: Tensor, eps: Tensor, t: Tensor | int, schedule: NoiseSchedule, prediction: str) -> Tensor:
     """What the network is to give for x_t: ε, v = √ᾱ_t ε − √(1 − ᾱ_t) x0, or x0; of the shape of x0, (B, …).
 
     >>> training_target(torch.ones(1), torch.zeros(1), 0, NoiseSchedule.linear(350), "v")
     tensor([-0.0100])
     """
+    check_prediction(prediction)
     if prediction == "v":
         signal, noise = schedule.signal_and_noise(t, x0)
         return (signal * eps - noise * x0).to(x0.dtype)
@@ -94,6 +102,8 @@ def to_eps(output: Tensor, x: Tensor, t: Tensor | int, schedule: NoiseSchedule, 
     >>> to_eps(torch.zeros(1), torch.ones(1), 0, NoiseSchedule.linear(350), "v")
     tensor([0.0100])
     """
+    check_prediction(prediction)
+    check(output.shape == x.shape, f"the network gave {tuple(output.shape)} for images {tuple(x.shape)}")
     if prediction == "eps":
         return output
     if prediction == "x0":

@@ -28,8 +28,8 @@ def named_device(name: str | torch.device | None = None) -> torch.device:
     mps = int(torch.backends.mps.is_available())
     counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": mps, "xpu": torch.xpu.device_count()}
     device = None
-    with suppress(RuntimeError):  # of a name that torch does not know
-        device = torch.device(name or best_device())
+    with suppress(RuntimeError, TypeError):  # of a name that torch does not know
+        device = torch.device(best_device() if name is None else name)
     some = {kind: f"{kind}:0 … {kind}:{count - 1}" if count > 1 else kind for kind, count in counts.items() if count}
     found = device is not None and (device.index or 0) < counts.get(device.type, 0)
     check(found, f"cannot use device '{name}'; this machine has {', '.join(some.values())}")
@@ -53,39 +53,19 @@ def has_fast_bf16(device: str | torch.device) -> bool:
     return False
 
 
-def autocast(device: str | torch.device, dtype: torch.dtype | str = "auto") -> AbstractContextManager:
-    """A context where matrix products and convolutions run in `dtype`, the rest in float32.
-
-    - dtype: "auto" (bfloat16 where `has_fast_bf16`, else float32), `torch.bfloat16`, `torch.float16`, `torch.float32`.
+def autocast(device: str | torch.device, fast: bool = True) -> AbstractContextManager:
+    """A context where matrix products and convolutions run in bfloat16, if that is asked for and `has_fast_bf16`.
 
     >>> with autocast(device):                                     # doctest: +SKIP
     ...     image = last(ddim(denoise, x_T, schedule)).x
     """
-    device = torch.device(device)
-    if dtype == "auto":
-        dtype = torch.bfloat16 if has_fast_bf16(device) else torch.float32
-    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)
+    quick = fast and has_fast_bf16(device)
+    return torch.autocast(torch.device(device).type, dtype=torch.bfloat16) if quick else nullcontext()
 
 
-def prepare(
-    model: nn.Module,
-    device: str | torch.device | None = None,
-    *,
-    channels_last: bool | None = None,
-    compile: bool | str = False,
-) -> nn.Module:
-    """The model on its device, laid out and compiled for speed; the numbers stay the same up to float error.
-
-    - device: see `named_device`. channels_last: NHWC weights; by default where `has_fast_bf16`.
-    - compile: True for `torch.compile(model)`, or one of its modes. Under "reduce-overhead" (CUDA graphs) the next call
-      overwrites the last output: clone it, or go through `guided`.
+def prepare(model: nn.Module, device: str | torch.device | None = None) -> nn.Module:
+    """The model itself, moved to a device (see `named_device`), its weights channels-last, which convolutions want.
 
     >>> model = prepare(network)   # doctest: +SKIP
     """
-    device = named_device(device)
-    model = model.to(device)
-    if has_fast_bf16(device) if channels_last is None else channels_last:
-        model = model.to(memory_format=torch.channels_last)
-    if compile:
-        return torch.compile(model, mode=None if compile is True else compile)
-    return model
+    return model.to(named_device(device)).to(memory_format=torch.channels_last)

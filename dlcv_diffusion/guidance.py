@@ -1,12 +1,13 @@
 """Classifier-free guidance (Ho, Salimans, arXiv 2207.12598): a denoiser and a condition become a denoiser."""
 
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .denoiser import expanded
+from .arguments import as_tensor, is_whole
 from .errors import check
 
 ONE_LABEL = "labels are a list of whole numbers, one for each image"
@@ -62,11 +63,15 @@ class Guided:
         null = getattr(model, "null", None) if null is None else null
         wanted = "load it with load_denoiser(…), give null=…, or sample without guided(…) if it takes no condition"
         check(null is not None, f"this network does not say what stands for no condition; {wanted}")
-        forwards = interval is None or interval[0] <= interval[1]
-        check(forwards, f"guidance interval {interval} runs backwards; give (lo, hi) in timesteps")
-        self.condition = labels(condition, null) if isinstance(null, int) else torch.as_tensor(condition)
-        shared = not isinstance(null, Tensor) or null.ndim < self.condition.ndim
-        self.null = expanded(null, len(self.condition), self.condition.device) if shared else null
+        ends = (0, 0) if interval is None else tuple(interval)
+        fits = len(ends) == 2 and all(isinstance(t, Integral) for t in ends) and ends[0] <= ends[1]
+        advice = "give whole timesteps (lo, hi); schedule.interval(…) makes them of noise levels"
+        check(fits, f"the guidance interval is {interval}; {advice}")
+        null, wanted = torch.as_tensor(null), "a condition is a tensor (B, …), one embedding for each image, not words"
+        numbered = null.numel() == 1 and is_whole(null)
+        self.condition = labels(condition, int(null)) if numbered else as_tensor(condition, wanted)
+        check(self.condition.ndim, wanted)
+        self.null = null if null.ndim == self.condition.ndim else null.expand(len(self.condition), *null.shape)
         given, empty = tuple(self.condition.shape), tuple(self.null.shape)
         alike = given[1:] == empty[1:] and empty[0] in (1, given[0])
         check(alike, f"the condition is {given} and ∅ is {empty}; they must be alike")
@@ -93,14 +98,10 @@ def labels(given: Sequence[int] | Tensor, null: int) -> Tensor:
     >>> labels([3, 20], null=20)
     tensor([ 3, 20])
     """
-    try:
-        found = torch.as_tensor(list(given) if isinstance(given, range) else given)
-    except (TypeError, ValueError, RuntimeError):
-        found = torch.empty(0, 0)
-    whole = not (found.is_floating_point() or found.is_complex() or found.dtype == torch.bool)
-    check(found.ndim == 1 and whole, ONE_LABEL)
-    for label in found[(found < 0) | (found > null)].tolist():
-        check(False, f"label {label} is out of range; labels run from 0 to {null - 1} ({null} means no label)")
+    found = as_tensor(given, ONE_LABEL)
+    check(found.ndim == 1 and is_whole(found), ONE_LABEL)
+    wrong = found[(found < 0) | (found > null)].tolist()
+    check(not wrong, f"label {wrong[:1]} is out of range; labels run from 0 to {null - 1} ({null} means no label)")
     return found.to(torch.int64)
 
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .errors import UserError, check
+from .arguments import as_tensor
+from .errors import check
 
 PARALLEL = 1e-7  # radians below which slerp is lerp to double precision (θ²/6)
 OPPOSITE = 1e-6  # radians of π within which no arc is the shortest
@@ -68,7 +69,7 @@ def angle(a: Tensor, b: Tensor) -> Tensor:
     True
     """
     _check_batches(a, b)
-    alike = a.shape[1:] == b.shape[1:]
+    alike = a.shape[1:] == b.shape[1:] and (len(a) == len(b) or 1 in (len(a), len(b)))
     check(alike, f"there is no angle between {tuple(a.shape)} and {tuple(b.shape)}; give batches of one shape")
     u, v = ((x.cpu() if x.device.type == "mps" else x).double().flatten(1) for x in (a, b))
     largest = [x.abs().amax(dim=1, keepdim=True) for x in (u, v)]  # by which the squares of huge numbers stay finite
@@ -103,12 +104,8 @@ def _checked(a: Tensor, b: Tensor, alpha: Alpha) -> tuple[Tensor, Tensor, Tensor
     """a, b and alpha (B, 1, …) in float64 on the CPU, where MPS lacks it, if they are finite and go together."""
     _check_batches(a, b)
     place = torch.device("cpu") if a.device.type == "mps" else a.device
-    try:
-        # a number becomes float64 at once: by way of torch's float32, 0.3 would be 0.30000001
-        alphas = alpha.to(place).double() if isinstance(alpha, Tensor) else torch.tensor(alpha, dtype=torch.float64)
-        alphas = alphas.to(place)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"alpha is {alpha!r}; give a number, or one for each sample") from error
+    alphas = alpha.to(place) if isinstance(alpha, Tensor) else alpha  # MPS has no float64
+    alphas = as_tensor(alphas, f"alpha is {alpha!r}; give a number, or one for each sample", torch.float64).to(place)
     counts = {len(a), len(b), alphas.numel()} - {1}
     fit = a.shape[1:] == b.shape[1:] and alphas.ndim <= 1 and len(counts) <= 1
     given = f"{tuple(a.shape)} and {tuple(b.shape)} with {alphas.numel()} alphas"

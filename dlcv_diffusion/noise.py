@@ -4,11 +4,13 @@ Every image has a generator of its own, on the CPU: neither the batch nor the de
 """
 
 from collections.abc import Iterable, Sequence
+from numbers import Integral
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .arguments import is_whole
 from .errors import check
 
 
@@ -23,7 +25,7 @@ def seeded_noise(shape: Sequence[int], seeds: Iterable[int], device: str | torch
     >>> torch.equal(pair[1], seeded_noise((1, 3, 28, 28), seeds=[7])[0])
     True
     """
-    seeds = _checked(seeds, count=shape[0])
+    seeds = checked_seeds(seeds, count=shape[0])
     return _draw([torch.Generator().manual_seed(seed) for seed in seeds], shape[1:], torch.device(device))
 
 
@@ -41,7 +43,7 @@ class NoiseStream:
     """
 
     def __init__(self, seeds: Iterable[int]):
-        hashes = [np.random.SeedSequence(seed, spawn_key=(1,)).generate_state(1) for seed in _checked(seeds)]
+        hashes = [np.random.SeedSequence(seed, spawn_key=(1,)).generate_state(1) for seed in checked_seeds(seeds)]
         self.generators = [torch.Generator().manual_seed(int(state[0])) for state in hashes]
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -59,9 +61,15 @@ def _draw(generators: Sequence[torch.Generator], shape: Sequence[int], device: t
     return noise.to(device, non_blocking=pinned)
 
 
-def _checked(seeds: Iterable[int], count: int | None = None) -> list[int]:
-    seeds = [int(seed) for seed in seeds]
-    check(count in (None, len(seeds)), f"{len(seeds)} seeds for {count} images; give one seed for each image")
+def checked_seeds(seeds: Iterable[int], count: int | None = None, what: str = "images") -> list[int]:
+    """The seeds as a list; `UserError` unless they are integers in [0, 2³²), one for each of `count` images.
+
+    >>> checked_seeds(range(3), 3)
+    [0, 1, 2]
+    """
+    seeds, whole = list(seeds), "seeds are whole numbers from 0 to 2**32 - 1"
     for seed in seeds:
-        check(0 <= seed < 2**32, f"seed {seed} is out of range; a seed is an integer from 0 to 2**32 - 1")
-    return seeds
+        fits = (isinstance(seed, Integral) or is_whole(torch.as_tensor(seed))) and 0 <= seed < 2**32
+        check(fits, f"seed {seed} is out of range; {whole}")
+    check(count in (None, len(seeds)), f"{count} {what} for {len(seeds)} seeds; give one seed for each")
+    return [int(seed) for seed in seeds]

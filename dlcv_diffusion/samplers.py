@@ -79,7 +79,7 @@ def ddpm(
     """
     check(variance in ("beta", "posterior"), f"unknown variance '{variance}'; choose beta or posterior")
     schedule = known_schedule(denoise, schedule)
-    timesteps, alphas_bar = _plan(schedule, schedule.T if steps is None else steps, spacing)
+    timesteps, alphas_bar = _plan(schedule, schedule.T if steps is None else steps, spacing, clip_x0)
     draw, modules = _noise(noise, seeds, x), modules_of(denoise)
 
     def walk(x: Tensor) -> Iterator[Step]:
@@ -128,7 +128,7 @@ def ddim(
     """
     check(0 <= eta <= 1, f"eta is {eta}; it must be between 0 (deterministic) and 1 (as DDPM)")
     schedule = known_schedule(denoise, schedule)
-    timesteps, alphas_bar = _plan(schedule, steps, spacing, final_alpha)
+    timesteps, alphas_bar = _plan(schedule, steps, spacing, clip_x0, final_alpha)
     draw, modules = _noise(noise, seeds, x) if eta else None, modules_of(denoise)
 
     def walk(x: Tensor) -> Iterator[Step]:
@@ -175,7 +175,7 @@ def dpm_solver(
     >>> image = last(dpm_solver(denoise, x_T, steps=20)).x   # doctest: +SKIP
     """
     schedule = known_schedule(denoise, schedule)
-    timesteps, alphas_bar = _plan(schedule, steps, spacing, final_alpha)
+    timesteps, alphas_bar = _plan(schedule, steps, spacing, clip_x0, final_alpha)
     modules = modules_of(denoise)
 
     def walk(x: Tensor) -> Iterator[Step]:
@@ -213,7 +213,8 @@ def predict(
     >>> eps, x0 = predict(denoise, x, 999, schedule)   # doctest: +SKIP
     """
     eps = denoise(x, torch.full((len(x),), t, device=x.device))
-    check(eps.shape == x.shape, f"the denoiser gave {tuple(eps.shape)} for images {tuple(x.shape)}; ε has their shape")
+    given = tuple(eps.shape) if isinstance(eps, Tensor) else type(eps).__name__
+    check(given == tuple(x.shape), f"the denoiser gave {given} for images {tuple(x.shape)}; ε has their shape")
     eps = eps.to(x.dtype)
     x0 = schedule.predict_x0(x, eps, t)
     return eps, x0 if clip_x0 is None else x0.clamp(-clip_x0, clip_x0)
@@ -242,9 +243,11 @@ def evaluating(modules: list[nn.Module]) -> Iterator[None]:
 
 def modules_of(denoise: object) -> list[nn.Module]:
     """All modules of a denoiser that is one, or has one as its attribute `model` (of `model` …); none of a lambda."""
-    while denoise is not None and not isinstance(denoise, nn.Module):
+    found: list[nn.Module] = []
+    while denoise is not None:
+        found += denoise.modules() if isinstance(denoise, nn.Module) else []
         denoise = getattr(denoise, "model", None)
-    return list(denoise.modules()) if denoise is not None else []
+    return list(dict.fromkeys(found))
 
 
 def chosen_timesteps(schedule: NoiseSchedule, steps: int | Sequence[int], spacing: str) -> list[int]:
@@ -255,9 +258,10 @@ def chosen_timesteps(schedule: NoiseSchedule, steps: int | Sequence[int], spacin
 
 
 def _plan(
-    schedule: NoiseSchedule, steps: int | Sequence[int], spacing: str, final_alpha: str = "one"
+    schedule: NoiseSchedule, steps: int | Sequence[int], spacing: str, clip_x0: float | None, final_alpha: str = "one"
 ) -> tuple[list[int], list[float]]:
     """The timesteps, and ᾱ at each of them and after the last."""
+    check(clip_x0 is None or clip_x0 > 0, f"clip_x0 is {clip_x0}; x̂0 is clamped to ± a positive number")
     check(final_alpha in ("one", "first"), f"unknown final_alpha '{final_alpha}'; choose one (ᾱ = 1) or first (ᾱ_0)")
     timesteps = chosen_timesteps(schedule, steps, spacing)
     final = 1.0 if final_alpha == "one" else schedule.alphas_bar[0].item()
@@ -269,8 +273,15 @@ def _lambda(abar: float) -> float:
 
 
 def _noise(noise: Noise | None, seeds: Iterable[int] | None, x: Tensor) -> Noise:
-    check(noise or seeds is not None, "this sampler draws noise at every step; give seeds=…, one for each image")
+    one = (noise is None) != (seeds is None)
+    check(one, "this sampler draws noise at every step; give seeds=…, one for each image, or noise=…")
     stream = noise or NoiseStream(seeds)
     count = len(getattr(stream, "generators", x))
     check(count == len(x), f"{count} seeds for {len(x)} images; give one seed for each image")
-    return stream
+
+    def draw(x: Tensor) -> Tensor:
+        z = stream(x)
+        check(z.shape == x.shape, f"the noise is {tuple(z.shape)} for images {tuple(x.shape)}; they must be alike")
+        return z
+
+    return draw

@@ -8,17 +8,18 @@ paper's t is our t + 1.
     ᾱ_t = Π_{s≤t} α_s `alphas_bar`  share of the image's variance that is left at t
     ᾱ_t / (1 − ᾱ_t)   `snr`         signal-to-noise ratio
     √((1 − ᾱ_t)/ᾱ_t)  `sigmas`      noise level when the image keeps its size (Karras et al. 2022)
-    ½ log snr         `lambdas`     the time in which DPM-Solver walks
     β̃_t               `posterior_variances`  of q(x_{t−1} | x_t, x0), eq. 7
 """
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .arguments import as_tensor, is_whole
 from .errors import UserError, check
 
 SPACINGS = ("uniform", "trailing")
@@ -31,8 +32,8 @@ class NoiseSchedule:
     Make one with `linear`, `cosine`, `scaled_linear` or from betas; `config` is plain JSON, from which `from_config`
     makes the same schedule again.
 
-    ᾱ_T ≈ exp(−Σ β_t) is 4e-5 with 1,000 linear betas, but 0.03 with 350: the last training image still holds √ᾱ_T = 17 %
-    of its picture, and what is sampled from N(0, I) comes out half bright (the signal leak of arXiv 2305.08891).
+    ᾱ_T ≈ exp(−Σ β_t) is 4e-5 with 1,000 linear betas, but 0.03 with 350: the last training image still holds
+    √ᾱ_T = 17 % of its picture, and what is sampled from N(0, I) comes out half bright (arXiv 2305.08891: signal leak).
 
     >>> schedule = NoiseSchedule.linear(350)
     >>> round(schedule.alphas_bar[-1].item(), 3)
@@ -42,20 +43,16 @@ class NoiseSchedule:
     def __init__(self, betas: Sequence[float] | Tensor, config: Mapping[str, Any] | None = None):
         """betas: T numbers in (0, 1), the first timestep's first. Raises `UserError` for others."""
         wanted = "a noise schedule needs a list of betas, each of them a number between 0 and 1"
-        try:
-            self.betas = torch.as_tensor(betas, dtype=torch.float64, device="cpu")
-        except (TypeError, ValueError, RuntimeError, OverflowError) as error:  # words, nothing, uneven lists
-            raise UserError(wanted) from error
+        self.betas = as_tensor(betas, wanted, torch.float64).cpu().clone()
         check(self.betas.ndim == 1 and len(self.betas) and ((self.betas > 0) & (self.betas < 1)).all(), wanted)
         self.config = dict(config or {"schedule": "betas", "betas": self.betas.tolist()})
         self.T = len(self.betas)
         self.alphas = 1 - self.betas
         self.alphas_bar = self.alphas.cumprod(0)
-        inside = self.alphas_bar[0] < 1 and self.alphas_bar[-1] > 0
-        check(inside, "these betas are too small or too large: ᾱ becomes exactly 1 or 0; give some such as 1e-4 … 0.02")
+        ends = torch.stack([1 - self.alphas_bar[0], self.alphas_bar[-1]]).sqrt().float()  # as they are handed out
+        check(ends.min() > 0, "these betas are too small or too large: ᾱ becomes exactly 1 or 0; try 1e-4 … 0.02")
         self.snr = self.alphas_bar / (1 - self.alphas_bar)
         self.sigmas = self.snr**-0.5
-        self.lambdas = 0.5 * self.snr.log()
         alphas_bar_prev = torch.cat([torch.ones(1, dtype=torch.float64), self.alphas_bar[:-1]])
         self.posterior_variances = (1 - alphas_bar_prev) / (1 - self.alphas_bar) * self.betas
         self._tables: dict[tuple[torch.device, torch.dtype], Tensor] = {}
@@ -107,9 +104,6 @@ class NoiseSchedule:
         kind = str(given.pop("schedule", "nothing"))
         check(kind in makers, f"not a noise schedule: '{kind:.60}'; the schedules are {', '.join(makers)}")
         return validated(makers[kind], given, "not a noise schedule")  # each maker's signature declares what it takes
-
-    def __len__(self) -> int:
-        return self.T
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, NoiseSchedule) and torch.equal(self.betas, other.betas)
@@ -173,14 +167,14 @@ class NoiseSchedule:
             self._tables[key] = table.to(key[1]).to(key[0])  # the dtype first: MPS has no float64
         if not isinstance(t, Tensor):
             t = torch.tensor([t], device=x.device)
-        whole = not (t.is_floating_point() or t.is_complex() or t.dtype == torch.bool)
         count = len(x) if x.ndim else 0
-        fits = whole and count and t.numel() in (1, count)
+        fits = is_whole(t) and count and t.numel() in (1, count)
         check(fits, f"{count} images need one whole timestep, or {count} of them")
-        for wrong in t[(t < 0) | (t >= self.T)].tolist() if t.device.type == "cpu" else ():
-            check(False, f"timestep {wrong} is not on this schedule; timesteps run from 0 to {self.T - 1}")
+        t = t.reshape(-1).long()
+        if t.device.type == "cpu" and len(wrong := t[(t < 0) | (t >= self.T)]):
+            raise UserError(f"timestep {int(wrong[0])} is not on this schedule; timesteps run from 0 to {self.T - 1}")
         # index_select refuses a negative index, where indexing would wrap around to T − 1
-        signal, noise = self._tables[key].index_select(1, t.reshape(-1)).reshape(2, -1, *[1] * (x.ndim - 1))
+        signal, noise = self._tables[key].index_select(1, t).reshape(2, -1, *[1] * (x.ndim - 1))
         return signal, noise
 
     # --- which timesteps a sampler visits -------------------------------------------------------------------
@@ -209,6 +203,8 @@ class NoiseSchedule:
 
     def check_timesteps(self, timesteps: Sequence[int]) -> list[int]:
         """The same timesteps as ints. Raises `UserError` unless they descend strictly within [0, T)."""
+        timesteps = list(timesteps)
+        check(all(isinstance(t, Integral) for t in timesteps), f"timesteps are whole numbers, not {timesteps}")
         timesteps = [int(t) for t in timesteps]
         descend = timesteps and all(a > b for a, b in zip(timesteps, timesteps[1:], strict=False))
         check(descend, f"timesteps must descend, each only once; got {timesteps}")
@@ -231,11 +227,12 @@ class NoiseSchedule:
 
 
 def _count(T: int) -> int:
-    fits = isinstance(T, int) and 1 <= T <= MOST_TIMESTEPS
+    fits = isinstance(T, Integral) and not isinstance(T, bool) and 1 <= T <= MOST_TIMESTEPS
     check(fits, f"a noise schedule has 1 to {MOST_TIMESTEPS:,} timesteps, not {T}")
-    return T
+    return int(T)
 
 
 def _check_alike(x: Tensor, other: Tensor) -> None:
     alike = x.shape == other.shape
     check(alike, f"images and noise must have one shape, not {tuple(x.shape)} and {tuple(other.shape)}")
+    check(x.is_floating_point(), f"images are noised as floating-point numbers in [−1, 1], not as {x.dtype}")

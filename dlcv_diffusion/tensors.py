@@ -60,13 +60,11 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     >>> read_state_dict("hw2_data/face/UNet.pt")   # doctest: +SKIP
     """
     state = load_tensors(path, "plain tensors", "save model.state_dict() with torch.save")
-    for key in STATE_KEYS:
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
     state = state if isinstance(state, dict) else {}
+    while key := next((key for key in STATE_KEYS if isinstance(state.get(key), dict)), None):
+        state = state[key]
     tensors = {str(k): v for k, v in state.items() if isinstance(v, Tensor) and k != "n_averaged"}  # of an average
-    plain = tensors and all(isinstance(v, Tensor | int | float | Ignored) for v in state.values())
-    check(plain, f"'{path}' holds no state dict (a dict of tensors); save model.state_dict() with torch.save")
+    check(tensors, f"'{path}' holds no state dict (a dict of tensors); save model.state_dict() with torch.save")
     for key, tensor in tensors.items():
         check(stored(tensor), f"'{key}' in '{path}' is no plain tensor, all of whose numbers are in the file")
     return unwrapped(tensors)

@@ -221,8 +221,9 @@ MU, S = 0.4, 0.5
 
 def equal_lambdas(schedule, n):
     """n timesteps from T − 1 to 0 with equal steps of λ = ½ log snr between them, as DPM-Solver's paper takes them."""
-    wanted = torch.linspace(schedule.lambdas[-1], schedule.lambdas[0], n, dtype=torch.float64)
-    nearest = [(schedule.lambdas - value).abs().argmin().item() for value in wanted]
+    lambdas = schedule.snr.log() / 2
+    wanted = torch.linspace(lambdas[-1], lambdas[0], n, dtype=torch.float64)
+    nearest = [(lambdas - value).abs().argmin().item() for value in wanted]
     return sorted(set(nearest), reverse=True)
 
 

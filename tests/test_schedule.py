@@ -50,7 +50,6 @@ def test_the_papers_formula_in_float64(formula, T):
         "alphas_bar": alphas_bar,
         "snr": alphas_bar / (1 - alphas_bar),
         "sigmas": np.sqrt((1 - alphas_bar) / alphas_bar),
-        "lambdas": np.log(np.sqrt(alphas_bar) / np.sqrt(1 - alphas_bar)),
         "posterior_variances": betas * (1 - before) / (1 - alphas_bar),
     }
     for name, values in expected.items():

@@ -3,8 +3,6 @@
 import importlib.metadata
 import platform
 from collections.abc import Callable
-from functools import partial
-from pathlib import Path
 
 import torch
 
@@ -20,7 +18,8 @@ def describe_installation() -> str:
 
     >>> print(describe_installation())   # doctest: +SKIP
     """
-    from ..models.registry import shipped_weights
+    from ..digits.data import load_digits
+    from ..models.registry import read_header, shipped_weights
 
     lines = [
         f"dlcv_diffusion   {__version__}",
@@ -39,22 +38,14 @@ def describe_installation() -> str:
     bf16 = "bfloat16 is fast" if has_fast_bf16(device) else "float32 is used"
     lines.append(f"device           {device}{gpu}, {torch.get_num_threads()} CPU threads, {bf16}")
     for name, path in shipped_weights().items():
-        lines.append(f"weights          {name}: {_found(partial(_weights, path))}")
+        size = _found(
+            lambda path=path: f"{read_header(path).get('model', 'classifiers')}, {path.stat().st_size / 1e6:.1f} MB"
+        )
+        lines.append(f"weights          {name}: {size}")
     for split in ("train", "held_out"):
-        lines.append(f"data             embedded sample, {split}: {_found(partial(_digits, split))}")
+        count = _found(lambda split=split: f"{len(load_digits('sample', split=split)):,} digits")
+        lines.append(f"data             embedded sample, {split}: {count}")
     return "\n".join(lines)
-
-
-def _weights(path: Path) -> str:
-    from ..models.registry import read_header
-
-    return f"{read_header(path).get('model', 'classifiers')}, {path.stat().st_size / 1e6:.1f} MB"
-
-
-def _digits(split: str) -> str:
-    from ..digits.data import load_digits
-
-    return f"{len(load_digits('sample', split=split)):,} digits"
 
 
 def _found(describe: Callable[[], str]) -> str:

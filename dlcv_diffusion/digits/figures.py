@@ -86,7 +86,7 @@ def half_name(denoiser: Denoiser, half: int) -> str:
     >>> half_name(load_denoiser("digits"), 1)
     'street digits'
     """
-    return ("MNIST-M", denoiser.facts.get("second_half", "second half"))[half]
+    return ("MNIST-M", denoiser.facts.get("second_half") or "second half")[half]
 
 
 def write_digit_figures(

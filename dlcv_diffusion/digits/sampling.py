@@ -9,15 +9,15 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
-from ..declared import declared
+from ..declared import declared, validated
 from ..denoiser import Denoiser
 from ..errors import check
 from ..files import staging_folder
 from ..guidance import guided
 from ..images.pixels import to_uint8
-from ..noise import seeded_noise
+from ..noise import checked_seeds, seeded_noise
 from ..samplers import Step, ddim, ddpm, dpm_solver
-from ..sampling import Sampling, Steps, check_seeds, in_batches
+from ..sampling import Sampling, Steps, in_batches
 from .course import HALF_FOLDERS
 from .signal_leak import SignalLeak
 
@@ -70,16 +70,17 @@ class SamplingConfig(Sampling):
         colours = denoiser.facts.get("signal_leak")
         if not self.signal_leak or colours is None:
             return eps
-        return SignalLeak(**colours).start(eps, labels, seeds, denoiser.schedule)
+        leak = validated(SignalLeak, colours, f"the mean colours of the weights '{denoiser.name}'")
+        return leak.start(eps, labels, seeds, denoiser.schedule)
 
     def facts(self, denoiser: Denoiser, seeds: Sequence[int]) -> dict[str, object]:
         """What belongs below a figure of digits from these seeds."""
         facts = {"seeds": list(seeds), "sampler": self.sampler, "steps": self.steps or "all", "w": self.w}
         if self.interval is not None:
             facts["guided where σ in"] = list(self.interval)
-        if self.spacing != "trailing":
-            facts["spacing"] = self.spacing
-        if self.signal_leak and "signal_leak" in denoiser.facts:
+        facts |= {} if self.spacing == "trailing" else {"spacing": self.spacing}
+        facts |= {"fast": True} if self.fast else {}
+        if self.signal_leak and denoiser.facts.get("signal_leak"):
             facts["signal leak"] = True
         return {**facts, "weights": denoiser.name}
 
@@ -110,7 +111,7 @@ def sample_digits(
     """
     config = config or SamplingConfig()
     labels = guided(denoiser, labels).condition  # looks at all labels before the first batch is sampled
-    seeds = check_seeds(seeds, len(labels), "labels")
+    seeds = checked_seeds(seeds, len(labels), "labels")
     parts = in_batches(
         lambda part: config.run(denoiser, labels[part], seeds[part]),
         len(labels),
@@ -120,7 +121,7 @@ def sample_digits(
         fast=config.fast,
         progress=progress,
     )
-    return torch.cat([torch.empty((0, *denoiser.shape), dtype=torch.uint8), *(to_uint8(x).cpu() for x in parts)])
+    return torch.cat([to_uint8(x).cpu() for x in parts])
 
 
 def hw2_labels(count: int = 50) -> list[int]:

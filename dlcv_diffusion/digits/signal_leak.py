@@ -68,7 +68,9 @@ class SignalLeak:
             random = np.random.default_rng(np.random.SeedSequence(int(seed), spawn_key=(2,)))
             z, any_group = random.standard_normal(len(self.mean[0])), random.integers(len(self.mean))
             group = label // self.classes if label < self.classes * len(self.mean) else any_group
-            factor = np.linalg.cholesky(np.array(self.covariance[group]) + 1e-9 * np.eye(len(z)))
+            covariance = np.array(self.covariance[group])  # rounded: its least eigenvalue may lie below 0
+            lift = 1e-9 - min(0.0, np.linalg.eigvalsh(covariance)[0])
+            factor = np.linalg.cholesky(covariance + lift * np.eye(len(z)))
             rows.append(np.array(self.mean[group]) + factor @ z)
         return torch.tensor(np.array(rows), dtype=torch.float32).clamp(-1, 1)
 

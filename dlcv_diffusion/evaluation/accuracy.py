@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..arguments import as_tensor, is_whole
 from ..errors import check
-from .encoder import as_tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,6 @@ def class_labels(labels: Sequence[int] | Tensor, count: int, classes: int) -> Te
     tensor([ 3, 13])
     """
     wanted = f"{count} images need as many labels, whole numbers from 0 to {classes - 1}"
-    found = as_tensor(list(labels) if isinstance(labels, range) else labels, wanted)
-    whole = not (found.is_floating_point() or found.is_complex() or found.dtype == torch.bool)
-    check(found.shape == (count,) and whole and ((found >= 0) & (found < classes)).all(), wanted)
+    found = as_tensor(labels, wanted)
+    check(found.shape == (count,) and is_whole(found) and ((found >= 0) & (found < classes)).all(), wanted)
     return found.to("cpu", torch.int64)

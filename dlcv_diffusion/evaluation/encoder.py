@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import UserError, check
+from ..arguments import as_tensor
+from ..errors import check
 
 Encoder = Callable[[Tensor], Tensor]
 
@@ -110,15 +111,3 @@ def finite(values: Tensor, what: str) -> Tensor:
     """
     check(values.isfinite().all(), f"{what} hold NaN or infinite numbers; are its weights damaged?")
     return values
-
-
-def as_tensor(given: Any, wanted: str) -> Tensor:
-    """`torch.as_tensor`, with the sentence `wanted` where it cannot be one.
-
-    >>> as_tensor([3, 13], "labels are whole numbers")
-    tensor([ 3, 13])
-    """
-    try:
-        return torch.as_tensor(given)
-    except (TypeError, ValueError, RuntimeError):
-        raise UserError(f"{wanted}, not {type(given).__name__}") from None

@@ -9,6 +9,7 @@ from ..errors import check
 from .encoder import Encoder, encode, pixels
 
 PART = 20_000  # reference images compared at a time
+SPARE = 8  # further candidates, among which the nearest are found exactly
 
 
 @dataclass(frozen=True)
@@ -54,14 +55,15 @@ def nearest_neighbours(
     centre, distances, rows = features.mean(0), [], []  # centred, float32 is precise enough to find them
     for first in range(0, len(reference), PART):
         part = encode(encoder, reference[first : first + PART])
-        near = torch.cdist(features - centre, part - centre).topk(min(k, len(part)), largest=False)
+        near = torch.cdist(features - centre, part - centre).topk(min(k + SPARE, len(part)), largest=False)
         distances.append(near.values)
         rows.append(near.indices + first)
-    chosen = torch.cat(rows, 1).gather(1, torch.cat(distances, 1).topk(k, largest=False).indices)
+    places = torch.cat(distances, 1).topk(min(k + SPARE, len(reference)), largest=False).indices
+    chosen = torch.cat(rows, 1).gather(1, places)
     # once more as plain differences, without the rounding of cdist's matrix product, so that a copy is at 0
     found = encode(encoder, reference[chosen.flatten()]).unflatten(0, chosen.shape)
     exact, order = (features[:, None] - found).square().mean(-1).sqrt().sort(dim=1)
-    return chosen.gather(1, order), exact
+    return chosen.gather(1, order)[:, :k], exact[:, :k]
 
 
 def nearest_training(samples: Tensor, training: Tensor, held_out: Tensor) -> Nearest:

@@ -31,8 +31,9 @@ class Realism:
         return self.frechet / self.frechet_real if self.frechet_real else math.inf
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain JSON, for results files."""
-        return {**asdict(self), "frechet_ratio": self.frechet_ratio}
+        """Plain JSON, for results files: null for what could not be measured."""
+        found = {**asdict(self), "frechet_ratio": self.frechet_ratio}
+        return {name: None if value != value else value for name, value in found.items()}
 
 
 def realism(draws: Iterable[tuple[Tensor, Tensor, Tensor]]) -> Realism:

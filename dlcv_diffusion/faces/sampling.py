@@ -16,8 +16,9 @@ from ..denoiser import Denoiser
 from ..errors import check
 from ..files import staging_folder
 from ..images.pixels import stretched, to_uint8
+from ..noise import checked_seeds
 from ..samplers import Step, ddim
-from ..sampling import Sampling, Steps, check_seeds, in_batches
+from ..sampling import Sampling, Steps, in_batches
 from ..schedule import NoiseSchedule
 
 BATCH_PIXELS = 16 * 256 * 256  # pixels at a time on a GPU, by default
@@ -87,7 +88,7 @@ class FaceSampling(Sampling):
 
     def facts(self) -> dict[str, object]:
         """What belongs below a figure: steps and η, and whatever is not the paper's."""
-        others = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "fast"}
+        others = {field.name: getattr(self, field.name) for field in fields(self)}
         others = {name: value for name, value in others.items() if value != getattr(PAPER, name)}
         return {"sampler": "ddim", "steps": self.steps, "eta": self.eta, **others}
 
@@ -145,7 +146,7 @@ def _finished(
     progress: bool = False,
 ) -> Iterator[Tensor]:
     check_noises(denoise, x_T)
-    seeds = check_seeds(range(len(x_T)) if seeds is None else seeds, len(x_T), "noises")
+    seeds = checked_seeds(range(len(x_T)) if seeds is None else seeds, len(x_T), "noises")
     on_gpu = max(1, BATCH_PIXELS // x_T[0, 0].numel())
     return in_batches(
         lambda part: config.run(denoise, x_T[part].to(denoise.device, torch.float32), seeds[part]),

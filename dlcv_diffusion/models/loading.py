@@ -34,7 +34,7 @@ def load(name_or_path: str | Path, *, unet_py: str | Path | None, device: torch.
             denoiser = diffusers_unet(name)
         else:
             denoiser = own_denoiser(*read_model(name_or_path), path)
-    denoiser.model = devices.prepare(denoiser.model, device, channels_last=True)
+    denoiser.model = devices.prepare(denoiser.model, device)
     return denoiser.eval()
 
 

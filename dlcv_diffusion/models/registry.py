@@ -27,6 +27,7 @@ from .sizes import Shape
 from .unet import UNet
 
 FORMAT = 1
+GIVE_WEIGHTS = "give a .safetensors file or one of: digits, faces"
 MODELS: dict[str, type[nn.Module]] = {"ContextUnet": ContextUnet, "UNet": UNet}
 ASSETS = Path(__file__).parent.parent / "assets"
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -81,16 +82,6 @@ def shipped_weights() -> dict[str, Path]:
     return {path.stem: path for path in sorted(ASSETS.glob("[!.]*.safetensors"))}
 
 
-def _give_weights() -> str:
-    """What to do instead: a file, or the names of the shipped weights that are models and can be read."""
-    names = []
-    for name, path in shipped_weights().items():
-        with suppress(UserError):
-            if path.is_file() and "model" in read_header(path):
-                names.append(name)
-    return f"give a .safetensors file{' or one of: ' + ', '.join(names) if names else ''}"
-
-
 def build_model(name: str, config: Mapping[str, Any], source: str | Path = "") -> nn.Module:
     """A new model of a registered class; `UserError`, naming `source`, for an unknown name or an unfit config.
 
@@ -140,7 +131,7 @@ def _opened(path: str | Path, tensors: bool) -> tuple[dict[str, Tensor], dict[st
     path = Path(path)
     check(not os.path.isdir(path), f"'{path}' is a folder; give the .safetensors file in it")
     if not os.path.isfile(path):
-        raise UserError(f"no weights at '{path}'; {_give_weights()}")
+        raise UserError(f"no weights at '{path}'; {GIVE_WEIGHTS}")
     check(os.access(path, os.R_OK), f"you may not read '{path}'; change its permissions, or give other weights")
     advice = "a course's .pt file is read by `dlcv convert`" if path.suffix in (".pt", ".pth") else "give another"
     whole = "is not a whole safetensors file (truncated, or of another format)"
@@ -189,7 +180,7 @@ def read_model(name_or_path: str | Path) -> tuple[nn.Module, Facts]:
     path = shipped.get(str(name_or_path), Path(name_or_path))
     state, header = read_tensors(path)
     if "model" not in header and path in shipped.values():
-        raise UserError(f"'{path.stem}' is shipped with the package, but no model that draws; {_give_weights()}")
+        raise UserError(f"'{path.stem}' is shipped with the package, but no model that draws; {GIVE_WEIGHTS}")
     check("model" in header, f"'{path}' is a checkpoint or other data, not a model; give the run's model.safetensors")
     header = validated(ModelHeader, header, f"'{path}'")
     return model_from(header.model, header.config, state, path), header.metadata

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -87,11 +88,10 @@ class SelfAttention(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        b, c, h, w = x.shape
-        qkv = self.qkv(self.norm(x)).flatten(2).view(b, 3, self.heads, c // self.heads, h * w)
-        q, k, v = qkv.transpose(-1, -2).unbind(1)  # each (B, heads, H·W, c/heads)
-        y = attention(q, k, v)
-        return x + self.out(y.transpose(-1, -2).reshape(b, c, h, w))
+        qkv = self.qkv(self.norm(x))
+        q, k, v = rearrange(qkv, "b (three heads c) h w -> three b heads (h w) c", three=3, heads=self.heads)
+        y = rearrange(attention(q, k, v), "b heads (h w) c -> b (heads c) h w", h=x.shape[-2])
+        return x + self.out(y)
 
 
 @declared

@@ -140,7 +140,7 @@ class Training:
         check(batch % shares == 0, f"a batch of {batch} does not divide among {shares} processes")
         self.objective, self.config, self.accelerator, self.place = objective, config, accelerator, place
         # channels-last weights are the quicker layout for convolutions on CPUs and on GPUs' tensor cores alike
-        self.model = devices.prepare(objective.model, place, channels_last=True)
+        self.model = devices.prepare(objective.model, place)
         self.trained = [weight for weight in self.model.parameters() if weight.requires_grad]
         check(self.trained, "no parameter of the model requires a gradient, so there is nothing to train")
         frozen = {id(weight): weight for weight in self.model.parameters() if not weight.requires_grad}

@@ -61,9 +61,9 @@ def plain_number(value: Any) -> Any:
         return operator.index(value)
     except TypeError:
         pass
-    decimals = {2: 3, 4: 6}.get(getattr(value, "itemsize", 8), 12)  # of half, single and double precision
+    digits = {2: 3, 4: 6}.get(getattr(value, "itemsize", 8), 12)  # of half, single and double precision
     try:
-        number = round(float(value), decimals)
+        number = float(f"{float(value):.{digits}g}")
     except (TypeError, ValueError):
         return value
     return int(number) if number.is_integer() else number

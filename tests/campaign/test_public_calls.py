@@ -80,10 +80,11 @@ def finite(x: torch.Tensor) -> bool:
 
 
 class Shrink(torch.nn.Module):
-    """The best ε for data N(0, 1), which every sampler leaves N(0, 1)."""
+    """The best ε for data N(0, 1); a label or embedding c makes it c times as large."""
 
-    def forward(self, x, t, labels=None):
-        return SMALL.signal_and_noise(t, x)[1] * x
+    def forward(self, x, t, condition=None):
+        c = 1 if condition is None else condition.flatten(1).mean(1) if condition.ndim > 1 else condition
+        return SMALL.signal_and_noise(t, x)[1] * x * torch.as_tensor(c, dtype=x.dtype).reshape(-1, 1, 1, 1)
 
 
 def shrink(**options) -> Denoiser:
@@ -94,10 +95,14 @@ def shrink(**options) -> Denoiser:
 
 
 @campaign
-@given(st.lists(whole, max_size=3), st.lists(st.integers(0, 3), min_size=1, max_size=3))
+@given(st.lists(st.one_of(whole, number), max_size=3), st.lists(st.integers(0, 3), min_size=1, max_size=3))
 def test_noise(seeds, rest):
     x = or_refused(seeded_noise, (len(seeds), *rest), seeds)
-    assert x is None or (x.shape == (len(seeds), *rest) and finite(x) and all(0 <= seed < 2**32 for seed in seeds))
+    assert x is None or (
+        x.shape == (len(seeds), *rest)
+        and finite(x)
+        and all(isinstance(seed, int) and 0 <= seed < 2**32 for seed in seeds)
+    )
     stream = or_refused(NoiseStream, seeds)
     z = stream and or_refused(stream, torch.zeros(2, 3))
     assert z is None or (len(seeds) == 2 and z.shape == (2, 3))
@@ -109,7 +114,7 @@ def test_schedules(kind, T, first, second):
     make = getattr(NoiseSchedule, kind)
     schedule = or_refused(make, T, first) if kind == "cosine" else or_refused(make, T, first, second)
     if schedule is not None:
-        assert schedule.T == T and finite(schedule.lambdas) and finite(schedule.sigmas)
+        assert schedule.T == T and finite(schedule.snr.log()) and finite(schedule.sigmas)
         assert schedule.alphas_bar[-1] > 0 and schedule.alphas_bar[0] < 1
         assert NoiseSchedule.from_config(schedule.config) == schedule
 
@@ -133,7 +138,7 @@ json = st.recursive(
 def test_configs_of_schedules(kind, T, other, known):
     config = {"schedule": kind, "T": T, ("beta_1" if known else "beta"): other}
     schedule = or_refused(NoiseSchedule.from_config, config)
-    assert schedule is None or finite(schedule.lambdas)
+    assert schedule is None or finite(schedule.snr.log())
 
 
 @campaign
@@ -157,6 +162,7 @@ def test_between_x0_eps_and_x(x, other, t):
     for call in (SMALL.add_noise, SMALL.predict_x0, SMALL.predict_eps):
         made = or_refused(call, x, other, t)
         assert made is None or (made.shape == x.shape == other.shape and made.dtype == x.dtype)
+        assert made is None or x.is_floating_point()
         if made is not None and finite(x) and finite(other) and x.dtype != torch.float16:
             assert finite(made) or x.abs().max() > 1e29
             assert torch.as_tensor(t).min() >= 0 and torch.as_tensor(t).max() < SMALL.T
@@ -191,6 +197,11 @@ def test_samplers(sampler, steps, spacing, eta, seeds, x):
     if step is not None and finite(x) and x.dtype != torch.float16:
         assert step.x.shape == x.shape and (finite(step.x) or x.abs().max() > 1e29)
         assert 0 <= step.t < SMALL.T
+        if sampler is ddim and eta == 0 and x.dtype == torch.float64:  # a product of cosines, in closed form
+            times = SMALL.timesteps(steps, spacing) if isinstance(steps, int) else steps
+            angles = [torch.arccos(SMALL.alphas_bar[t].sqrt()).item() for t in times] + [0.0]
+            factor = math.prod(math.cos(a - b) for a, b in zip(angles, angles[1:], strict=False))
+            torch.testing.assert_close(step.x, factor * x, rtol=1e-5, atol=1e-6)
 
 
 @campaign
@@ -207,10 +218,31 @@ def test_guidance(labels, w, interval):
     denoise = or_refused(guided, shrink(null=20), labels, w, interval=interval)
     if denoise is not None:
         assert all(isinstance(label, int) and 0 <= label <= 20 for label in labels)
+        assert all(isinstance(end, int) for end in interval) and interval[0] <= interval[1]
         eps = or_refused(denoise, torch.ones(2, 1, 2, 2), torch.tensor([3, 3]))
         assert eps is None or (len(labels) == 2 and eps.shape == (2, 1, 2, 2))
-        if eps is not None and math.isfinite(w) and abs(w) < 1e6:  # c and ∅ are alike here, so w cancels
-            torch.testing.assert_close(eps, SMALL.signal_and_noise(3, eps)[1].expand_as(eps), rtol=1e-2, atol=0.2)
+        if eps is not None and math.isfinite(w) and abs(w) < 1e6:
+            inside = w if interval[0] <= 3 <= interval[1] else 0
+            right = [
+                ((1 + inside) * label - inside * 20) * SMALL.signal_and_noise(3, eps)[1].item() for label in labels
+            ]
+            torch.testing.assert_close(eps.flatten(1).mean(1), torch.tensor(right), rtol=1e-3, atol=1e-2)
+
+
+@campaign
+@given(st.integers(1, 3), st.integers(1, 3), st.sampled_from([None, 1, 2]), st.floats(-5, 5), st.booleans())
+def test_guidance_by_embeddings(count, size, nulls, w, half):
+    """∅ is one embedding, one for all images as a batch of one, or one for each."""
+    condition = torch.arange(count * size, dtype=torch.float32).reshape(count, size)
+    null = torch.ones(size) if nulls is None else torch.ones(nulls, size)
+    denoise = or_refused(guided, Denoiser(Shrink(), SMALL, shape=(1, 2, 2)), condition, w, null=null)
+    if denoise is not None:
+        dtype = torch.float64 if half else torch.float32
+        eps = denoise(torch.ones(count, 1, 2, 2, dtype=dtype), torch.tensor(count * [5]))
+        right = ((1 + w) * condition.mean(1) - w) * SMALL.signal_and_noise(5, eps)[1].item()
+        torch.testing.assert_close(eps.flatten(1).mean(1), right.to(dtype), rtol=1e-3, atol=1e-3)
+    else:
+        assert nulls not in (None, 1, count)
 
 
 @campaign
