@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .arguments import as_tensor, is_whole
-from .errors import check
+from .errors import UserError, check
 
 ONE_LABEL = "labels are a list of whole numbers, one for each image"
 
@@ -100,8 +100,8 @@ def labels(given: Sequence[int] | Tensor, null: int) -> Tensor:
     """
     found = as_tensor(given, ONE_LABEL)
     check(found.ndim == 1 and is_whole(found), ONE_LABEL)
-    wrong = found[(found < 0) | (found > null)].tolist()
-    check(not wrong, f"label {wrong[:1]} is out of range; labels run from 0 to {null - 1} ({null} means no label)")
+    if len(wrong := found[(found < 0) | (found > null)]):
+        raise UserError(f"label {wrong[0]} is out of range; labels run from 0 to {null - 1} ({null} means no label)")
     return found.to(torch.int64)
 
 

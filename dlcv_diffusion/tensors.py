@@ -12,7 +12,8 @@ from torch import Tensor
 from .errors import check
 from .reading import reading
 
-STATE_KEYS = ("state_dict", "model_state_dict", "model", "net", "network", "params", "ema", "ema_model")
+STATE_KEYS = ("state_dict", "model_state_dict", "ema_state_dict", "model", "net", "network", "unet")
+STATE_KEYS += ("params", "params_ema", "ema", "ema_model")
 WRAPPED = re.compile(r"^(module\.|_orig_mod\.)+")
 
 
@@ -61,8 +62,8 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """
     state = load_tensors(path, "plain tensors", "save model.state_dict() with torch.save")
     state = state if isinstance(state, dict) else {}
-    while key := next((key for key in STATE_KEYS if isinstance(state.get(key), dict)), None):
-        state = state[key]
+    for _ in STATE_KEYS:  # a damaged file may hold itself
+        state = next((state[key] for key in STATE_KEYS if isinstance(state.get(key), dict)), state)
     tensors = {str(k): v for k, v in state.items() if isinstance(v, Tensor) and k != "n_averaged"}  # of an average
     check(tensors, f"'{path}' holds no state dict (a dict of tensors); save model.state_dict() with torch.save")
     for key, tensor in tensors.items():

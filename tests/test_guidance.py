@@ -120,7 +120,7 @@ def test_other_mistakes_are_told():
     x, t, _ = batch()
     with pytest.raises(UserError, match="3 labels or embeddings for 4 images"):
         guided(LabelNet(), [1, 2, 3])(x, t)
-    with pytest.raises(UserError, match="backwards"):
+    with pytest.raises(UserError, match="give whole timesteps"):
         guided(LabelNet(), [1], interval=(200, 50))
     with pytest.raises(UserError, match="no condition"):
         guided(nn.Identity(), [1])

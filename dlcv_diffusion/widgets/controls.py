@@ -64,6 +64,7 @@ def plain_number(value: Any) -> Any:
     digits = {2: 3, 4: 6}.get(getattr(value, "itemsize", 8), 12)  # of half, single and double precision
     try:
         number = float(f"{float(value):.{digits}g}")
+        number = 0.0 if abs(number) < 1e-7 and digits < 12 or abs(number) < 1e-15 else number  # what is left of 0
     except (TypeError, ValueError):
         return value
     return int(number) if number.is_integer() else number
