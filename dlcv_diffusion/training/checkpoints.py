@@ -128,22 +128,19 @@ def frozen_modules(model: nn.Module) -> dict[str, nn.Module]:
 
 def frozen_state(model: nn.Module) -> dict[str, Tensor]:
     """What training leaves as it is: parameters that require no gradient, and all that `frozen_modules` hold."""
-    parameters = model.named_parameters(remove_duplicate=False)
-    frozen = {name for name, weight in parameters if not weight.requires_grad}
+    frozen = {name for name, weight in model.named_parameters(remove_duplicate=False) if not weight.requires_grad}
     within = tuple(f"{name}." for name in frozen_modules(model))
     return {name: value for name, value in model.state_dict().items() if name in frozen or name.startswith(within)}
 
 
 def short_hash(tensors: Iterable[Tensor]) -> str:
-    """The first 16 hexadecimal digits of the SHA-256 of the tensors' bytes.
+    """16 hexadecimal digits of a SHA-256 over the tensors' bytes.
 
     >>> short_hash([torch.arange(3)]) == short_hash([torch.arange(3)]) != short_hash([torch.arange(4)])
     True
     """
-    digest = sha256()
-    for tensor in tensors:
-        digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()[:16]
+    arrays = (tensor.detach().cpu().flatten().view(torch.uint8).numpy() for tensor in tensors)
+    return sha256(b"".join(sha256(array).digest() for array in arrays)).hexdigest()[:16]
 
 
 def _fits(name: str, found: Tensor, wanted: Tensor) -> bool:

@@ -115,10 +115,7 @@ def run(
             metrics.write()
 
     def keep(state: TrainState, saving: bool, showing: bool) -> None:
-        """Put a step on disk, so that a kill at any moment costs nothing.
-
-        What comes before the checkpoint is made again, and what comes after it can be made from what it holds.
-        """
+        """Put a step on disk: what comes before the checkpoint is made again, what comes after it from what it holds."""
         checkpoint.check_finite(state.step)
         if showing:
             preview(state.ema, out / "samples" / f"step_{state.step:06d}.png")
@@ -131,11 +128,11 @@ def run(
     _on_main(accelerator, begin)
     for state in training.steps(start, elapsed):
         kept = f"the last good checkpoint is '{path}'" if os.path.exists(path) else "there is no checkpoint"
-        finite = math.isfinite(state.loss)
-        check(finite, f"the loss became {state.loss} at step {state.step}; {kept}; try a lower learning rate")
+        became = f"the loss became {state.loss} at step {state.step}"
+        check(math.isfinite(state.loss), f"{became}; {kept}; try a lower learning rate")
         metrics.add(state.step, state.loss, state.lr, state.images_per_second)
-        last = state.step == state.steps
-        saving, showing = last or state.step % checkpoint_every == 0, last or state.step % preview_every == 0
+        every = (checkpoint_every, preview_every)
+        saving, showing = (state.step == state.steps or state.step % count == 0 for count in every)
         if saving or (showing and preview):
             _on_main(accelerator, partial(keep, state, saving, showing and preview))
         yield state
