@@ -51,7 +51,10 @@ def staging_folder(out: str | Path, folders: Sequence[str] = ()) -> Iterator[Pat
     ...     image.save(staging / "mnistm" / "0_001.png")
     """
     out = Path(out)
-    with _folders([out / name for name in folders] or [out]):
+    wanted = [out / name for name in folders] or [out]
+    with _folders(wanted):
+        for folder in wanted:
+            tempfile.TemporaryFile(dir=folder).close()  # a folder that cannot be written is found out now
         staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=out))
         try:
             for name in folders:
