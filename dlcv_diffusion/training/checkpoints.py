@@ -133,6 +133,12 @@ def frozen_state(model: nn.Module) -> dict[str, Tensor]:
     return {name: value for name, value in model.state_dict().items() if name in frozen or name.startswith(within)}
 
 
+def frozen_facts(model: nn.Module) -> dict[str, str]:
+    """What a checkpoint says of the weights that it leaves out."""
+    frozen = frozen_state(model)
+    return {"frozen_hash": short_hash(frozen.values())} if frozen else {}
+
+
 def short_hash(tensors: Iterable[Tensor]) -> str:
     """16 hexadecimal digits of a SHA-256 over the tensors' bytes.
 

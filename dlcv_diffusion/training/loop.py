@@ -26,7 +26,7 @@ from ..errors import UserError, check
 from ..files import remove_partials, staging_folder
 from ..images.arrays import ImageArrays
 from ..schedule import NoiseSchedule
-from .checkpoints import Checkpoint, Metrics, frozen_modules, frozen_state, short_hash
+from .checkpoints import Checkpoint, Metrics, frozen_facts, frozen_modules
 from .config import RunConfig, TrainConfig, learning_rate
 from .objective import DiffusionObjective, Objective
 
@@ -90,9 +90,7 @@ def run(
     accelerator, device, config = _accelerator(device, config)
     _on_main(accelerator, partial(check_start, out, resume))
     training = Training(objective, config, accelerator, device)
-    facts = {"train": asdict(config), **objective.facts, **(metadata or {})}
-    if frozen := frozen_state(training.model):
-        facts["frozen_hash"] = short_hash(frozen.values())
+    facts = {"train": asdict(config), **objective.facts, **frozen_facts(training.model), **(metadata or {})}
     path = out / "checkpoint.safetensors"
     checkpoint = Checkpoint(path, training.model, training.average, training.adam, config, facts)
     metrics = Metrics(out / "metrics.csv")
@@ -100,8 +98,7 @@ def run(
     metrics.keep(start, rows)
 
     def finish(folder: Path) -> None:
-        found = {**facts, "final_loss": metrics.mean_loss(500)}
-        objective.save(training.average, folder / "model.safetensors", found)
+        objective.save(training.average, folder / "model.safetensors", facts | {"final_loss": metrics.mean_loss(500)})
 
     def begin() -> None:
         with staging_folder(out) as staging:  # what cannot be saved is found out before the first step
