@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..denoiser import Denoiser
-from ..training import TrainState
-from ..training.loop import check_start
+from ..training.loop import TrainState, check_start
 from ..training.recipe import write_sheet
 from .data import load_digits, second_half
 from .recipes import digits_recipe

@@ -7,8 +7,7 @@ from typing import Any
 from ..denoiser import Denoiser
 from ..images.arrays import ImageArrays
 from ..noise import seeded_noise
-from ..training import TrainState
-from ..training.loop import check_start
+from ..training.loop import TrainState, check_start
 from ..training.recipe import write_sheet
 from .data import load_faces
 from .recipes import faces_recipe

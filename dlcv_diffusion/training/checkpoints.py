@@ -23,13 +23,12 @@ from ..reading import reading
 from .config import RunConfig, learning_rate
 
 AVERAGE = "ema.module."
-HASHES = ("data_hash", "frozen_hash")
 Row = tuple[int, float, float, float]
 
 
 @declared
 class Progress:
-    """The header of a checkpoint: steps done, their seconds, the run's facts, and rows not yet in `metrics.csv`."""
+    """The header of a checkpoint: steps done, their seconds, the run's facts, and its last rows of `metrics.csv`."""
 
     step: Annotated[int, Field(ge=1, strict=True)]
     seconds: Annotated[float, Field(ge=0)]
@@ -87,8 +86,8 @@ class Checkpoint:
         progress = {"step": step, "seconds": seconds, "facts": self.facts, "rows": rows}
         write_tensors(self.path, self.tensors(), {"checkpoint": progress})
 
-    def restore(self) -> Progress:
-        """Put what the file holds into place; returns its header.
+    def restore(self) -> tuple[int, float, list[Row]]:
+        """Put what the file holds into place; returns its step, its seconds, and its rows of the metrics.
 
         Raises `UserError` for a file that is no whole checkpoint of this model, or one of a run of other settings: the
         sentence names them. Then nothing has changed.
@@ -107,7 +106,7 @@ class Checkpoint:
         with torch.no_grad():
             for name, value in wanted.items():
                 value.copy_(found[name])
-        return saved
+        return saved.step, saved.seconds, saved.rows
 
     def _check_settings(self, saved: Progress) -> None:
         where = f"the run in '{self.path.parent}'"
@@ -115,7 +114,7 @@ class Checkpoint:
         old = replace(old, compile=self.config.compile)  # the same run, compiled or not
         if all(learning_rate(k, old) == learning_rate(k, self.config) for k in range(min(saved.step, old.steps))):
             old = replace(old, steps=self.config.steps)  # more steps are the same run while the rates so far are equal
-        unknown = {key: value for key, value in self.facts.items() if key in HASHES}  # to older versions
+        unknown = {key: value for key, value in self.facts.items() if key.endswith("_hash")}  # to older versions
         changed = shorten(differences({**unknown, **renamed(saved.facts), "train": asdict(old)}, self.facts), 300)
         check(not changed, f"{where} was started with other settings ({changed}); use the same to resume")
         check(saved.step <= self.config.steps, f"{where} has done {saved.step} steps, more than {self.config.steps}")
@@ -129,22 +128,19 @@ def frozen_modules(model: nn.Module) -> dict[str, nn.Module]:
 
 def frozen_state(model: nn.Module) -> dict[str, Tensor]:
     """What training leaves as it is: parameters that require no gradient, and all that `frozen_modules` hold."""
-    parameters = model.named_parameters(remove_duplicate=False)
-    frozen = {name for name, weight in parameters if not weight.requires_grad}
+    frozen = {name for name, weight in model.named_parameters(remove_duplicate=False) if not weight.requires_grad}
     within = tuple(f"{name}." for name in frozen_modules(model))
     return {name: value for name, value in model.state_dict().items() if name in frozen or name.startswith(within)}
 
 
 def short_hash(tensors: Iterable[Tensor]) -> str:
-    """The first 16 hexadecimal digits of the SHA-256 of the tensors' bytes.
+    """16 hexadecimal digits of a SHA-256 over the tensors' bytes.
 
     >>> short_hash([torch.arange(3)]) == short_hash([torch.arange(3)]) != short_hash([torch.arange(4)])
     True
     """
-    digest = sha256()
-    for tensor in tensors:
-        digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()[:16]
+    arrays = (tensor.detach().cpu().flatten().view(torch.uint8).numpy() for tensor in tensors)
+    return sha256(b"".join(sha256(array).digest() for array in arrays)).hexdigest()[:16]
 
 
 def _fits(name: str, found: Tensor, wanted: Tensor) -> bool:
@@ -184,7 +180,6 @@ class Metrics:
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self.rows = self._read() if os.path.exists(path) else []
-        self.written = len(self.rows)
 
     def _read(self) -> list[Row]:
         what, advice = f"is damaged: no table of {', '.join(self.FIELDS)}", "move it away to resume without it"
@@ -193,11 +188,6 @@ class Metrics:
             header, *lines = csv.reader(file)
             check(tuple(header) == self.FIELDS, f"'{self.path}' {what}; {advice}")
             return TypeAdapter(list[Row]).validate_python(lines)
-
-    @property
-    def unwritten(self) -> list[Row]:
-        """The rows that are not in the file yet."""
-        return self.rows[self.written :]
 
     def keep(self, steps: int, last: Sequence[Row] = ()) -> None:
         """Drop the rows beyond so many steps, which a run makes again; put `last` in the place of the last of them."""
@@ -210,7 +200,6 @@ class Metrics:
         lines = [(step, f"{loss:.6f}", f"{lr:.3e}", f"{rate:.1f}") for step, loss, lr, rate in self.rows]
         with atomic_write(self.path) as temporary, open(temporary, "w", newline="") as file:
             csv.writer(file).writerows([self.FIELDS, *lines])
-        self.written = len(self.rows)
 
     def mean_loss(self, last: int) -> float | None:
         """The mean of the last so many losses; None where there is none."""

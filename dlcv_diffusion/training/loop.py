@@ -7,15 +7,14 @@ share only). A run that is killed goes on from its last checkpoint to the same w
 
 import math
 import os
+import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -24,7 +23,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from .. import device as devices
 from ..errors import UserError, check
-from ..files import remove_partials
+from ..files import remove_partials, staging_folder
 from ..images.arrays import ImageArrays
 from ..schedule import NoiseSchedule
 from .checkpoints import Checkpoint, Metrics, frozen_modules, frozen_state, short_hash
@@ -92,62 +91,51 @@ def run(
     _on_main(accelerator, partial(check_start, out, resume))
     config = replace(config, precision=precision)
     training = Training(objective, config, accelerator, device)
-    facts, frozen = {"train": asdict(config), **objective.facts, **(metadata or {})}, frozen_state(training.model)
-    facts |= {"frozen_hash": short_hash(frozen.values())} if frozen else {}
+    facts = {"train": asdict(config), **objective.facts, **(metadata or {})}
+    if frozen := frozen_state(training.model):
+        facts["frozen_hash"] = short_hash(frozen.values())
     path = out / "checkpoint.safetensors"
     checkpoint = Checkpoint(path, training.model, training.average, training.adam, config, facts)
     metrics = Metrics(out / "metrics.csv")
-    made = [folder for folder in (out, *out.parents) if not os.path.exists(folder)]  # deepest first
-    start, elapsed, rows = 0, 0.0, []
-    if os.path.exists(path):
-        saved = checkpoint.restore()
-        start, elapsed, rows = saved.step, saved.seconds, saved.rows
+    start, elapsed, rows = checkpoint.restore() if os.path.exists(path) else (0, 0.0, [])
     metrics.keep(start, rows)
 
-    def finish(folder: str | Path) -> None:
+    def finish(folder: Path) -> None:
         found = {**facts, "final_loss": metrics.mean_loss(500)}
-        objective.save(training.average, Path(folder) / "model.safetensors", found)
+        objective.save(training.average, folder / "model.safetensors", found)
 
     def begin() -> None:
-        metrics.write()  # a folder that cannot be written is found out now
+        with staging_folder(out) as staging:  # what cannot be saved is found out before the first step
+            finish(staging)
+            if start < config.steps:  # else the model stays: a kill after the last checkpoint may have cost it
+                shutil.rmtree(staging)
         for folder in (out, out / "samples"):
             remove_partials(folder)
-        if start == config.steps:
-            finish(out)  # a kill after the last checkpoint may have cost the model
-        else:
-            with TemporaryDirectory(prefix=".partial-", dir=out) as trial:
-                finish(trial)  # what cannot be saved is found out before the first step
+        if start:
+            metrics.write()
 
     def keep(state: TrainState, saving: bool, showing: bool) -> None:
-        """Put a step on disk, so that a kill at any moment costs nothing.
-
-        What comes before the checkpoint is made again, and what comes after it can be made from what it holds.
-        """
+        """Put a step on disk: what comes before the checkpoint is made again, what comes after it from what it holds."""
         checkpoint.check_finite(state.step)
         if showing:
             preview(state.ema, out / "samples" / f"step_{state.step:06d}.png")
         if saving:
-            checkpoint.save(state.step, state.seconds, metrics.unwritten)
+            checkpoint.save(state.step, state.seconds, metrics.rows[-checkpoint_every:])
             metrics.write()
         if state.step == state.steps:
             finish(out)
 
-    try:
-        _on_main(accelerator, begin)
-        for state in training.steps(start, elapsed):
-            kept = f"the last good checkpoint is '{path}'" if os.path.exists(path) else "there is no checkpoint"
-            finite = math.isfinite(state.loss)
-            check(finite, f"the loss became {state.loss} at step {state.step}; {kept}; try a lower learning rate")
-            metrics.add(state.step, state.loss, state.lr, state.images_per_second)
-            last = state.step == state.steps
-            saving, showing = last or state.step % checkpoint_every == 0, last or state.step % preview_every == 0
-            if saving or (showing and preview):
-                _on_main(accelerator, partial(keep, state, saving, showing and preview))
-            yield state
-    except BaseException:
-        if start == 0 and accelerator.is_main_process:
-            _abandon(out, made)
-        raise
+    _on_main(accelerator, begin)
+    for state in training.steps(start, elapsed):
+        kept = f"the last good checkpoint is '{path}'" if os.path.exists(path) else "there is no checkpoint"
+        became = f"the loss became {state.loss} at step {state.step}"
+        check(math.isfinite(state.loss), f"{became}; {kept}; try a lower learning rate")
+        metrics.add(state.step, state.loss, state.lr, state.images_per_second)
+        every = (checkpoint_every, preview_every)
+        saving, showing = (state.step == state.steps or state.step % count == 0 for count in every)
+        if saving or (showing and preview):
+            _on_main(accelerator, partial(keep, state, saving, showing and preview))
+        yield state
 
 
 class Training:
@@ -215,9 +203,7 @@ class Training:
             mine.copy_(models)
 
 
-def check_start(
-    out: str | Path, resume: bool = False, device: torch.device | str | None = None, **options: Any
-) -> None:
+def check_start(out: str | Path, resume: bool = False, device: Any = None, **options: Any) -> None:
     """Raise `UserError` for a folder or a device with which `run` could not begin; other options of it are ignored.
 
     >>> check_start("runs/new", device="cpu")
@@ -230,15 +216,6 @@ def check_start(
     check(resume or not there, f"{held}; add --resume to go on with it, or {other}")
     run = rows or os.path.exists(Path(out) / "model.safetensors")
     check(there or not run, f"{held}, without a checkpoint to go on from; {other}, or move it away")
-
-
-def _abandon(out: Path, made: Sequence[Path]) -> None:
-    """Remove what a run leaves that kept nothing to go on from: its metrics, and the folders that it made."""
-    with suppress(OSError):
-        if [path.name for path in out.iterdir()] == ["metrics.csv"]:
-            (out / "metrics.csv").unlink()
-        for folder in made:
-            folder.rmdir()  # which fails, and ends this, where it is not empty
 
 
 def _accelerator(device: torch.device | str | None, precision: str) -> tuple[Any, torch.device, str]:
@@ -257,9 +234,8 @@ def _accelerator(device: torch.device | str | None, precision: str) -> tuple[Any
         accelerator = Accelerator(cpu=cpu, mixed_precision=precision, device_placement=False)
     except (RuntimeError, ValueError) as error:
         raise UserError(f"cannot train on '{wanted}' in '{precision}': {error}") from error
-    found = accelerator.device
-    check(device is None or wanted.type == found.type, f"cannot train on '{device}': accelerate is set to '{found}'")
-    return accelerator, found if device is None or accelerator.num_processes > 1 else wanted, precision
+    own = device is None or accelerator.num_processes > 1
+    return accelerator, accelerator.device if own else wanted, precision
 
 
 def _compiled(model: nn.Module, device: torch.device) -> nn.Module:

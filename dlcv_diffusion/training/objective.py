@@ -69,8 +69,7 @@ class DiffusionObjective(Objective):
     def __post_init__(self) -> None:
         images, model = self.data.images, self.model
         check(len(images), "there are no images to train on")
-        channels = getattr(model, "in_channels", None)
-        drawn = getattr(model, "shape", None) or (channels, *images.shape[2:])
+        drawn = getattr(model, "shape", None) or (getattr(model, "in_channels", None), *images.shape[2:])
         check(drawn[0], f"a {type(model).__name__} does not say what it takes; give it an attribute in_channels")
         made, wanted = ("×".join(map(str, shape)) for shape in (images.shape[1:], drawn))
         check(made == wanted, f"the model takes images of {wanted} (channels, height, width), not {made}")
