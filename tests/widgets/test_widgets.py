@@ -380,8 +380,8 @@ def test_drafts_come_step_by_step_and_keep_the_size(every_draft):
     pictures, lines = watched(image(explorer)), watched(explorer.widget.children[-1])
     sizes = watched(image(explorer).layout, ["width", "height"])
     slider(explorer).value = 1
-    drafts = [explorer._png(explorer._tiled(grey_of(1, number))) for number in (1, 2, 3)]
-    assert pictures == [*drafts, explorer._png(explorer._tiled(grey_of(1, 100)))]
+    drafts = [explorer._png(tile(grey_of(1, number), explorer._columns)) for number in (1, 2, 3)]
+    assert pictures == [*drafts, explorer._png(tile(grey_of(1, 100), explorer._columns))]
     assert lines == [*(f"w &lt; 2<i> · step {number} of 4</i>" for number in (1, 2, 3)), "w &lt; 2"]
     assert not sizes
 
