@@ -487,7 +487,7 @@ def test_the_eta_explorer_shows_what_ddim_gives(denoiser):
     assert (explorer.picture(0.5, 5, 4) == tile(expected)).all()
     assert "fresh noise" in words(explorer)
     children(explorer)[0].value = 0.0
-    assert "function of x_T" in words(explorer)
+    assert "follows from x_T" in words(explorer)
 
 
 def test_the_eta_explorers_still_picture_goes_through_eta(denoiser):
