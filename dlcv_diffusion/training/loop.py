@@ -87,9 +87,8 @@ def run(
     """
     out = Path(out)
     check(checkpoint_every >= 1 and preview_every >= 1, "checkpoint_every and preview_every must be at least 1")
-    accelerator, device, precision = _accelerator(device, config.precision)
+    accelerator, device, config = _accelerator(device, config)
     _on_main(accelerator, partial(check_start, out, resume))
-    config = replace(config, precision=precision)
     training = Training(objective, config, accelerator, device)
     facts = {"train": asdict(config), **objective.facts, **(metadata or {})}
     if frozen := frozen_state(training.model):
@@ -218,12 +217,12 @@ def check_start(out: str | Path, resume: bool = False, device: Any = None, **opt
     check(there or not run, f"{held}, without a checkpoint to go on from; {other}, or move it away")
 
 
-def _accelerator(device: torch.device | str | None, precision: str) -> tuple[Any, torch.device, str]:
-    """accelerate's `Accelerator` of this process, where to compute, and the precision that "auto" stands for there."""
+def _accelerator(device: torch.device | str | None, config: RunConfig) -> tuple[Any, torch.device, RunConfig]:
+    """accelerate's `Accelerator` of this process, where to compute, and the settings without the precision "auto"."""
     from accelerate import Accelerator, PartialState
     from accelerate.state import AcceleratorState
 
-    wanted = devices.named_device(device)
+    wanted, precision = devices.named_device(device), config.precision
     try:
         # accelerate would keep the device and precision of this process's first run for all that follow
         shared = torch.distributed.is_available() and torch.distributed.is_initialized()
@@ -235,7 +234,7 @@ def _accelerator(device: torch.device | str | None, precision: str) -> tuple[Any
     except (RuntimeError, ValueError) as error:
         raise UserError(f"cannot train on '{wanted}' in '{precision}': {error}") from error
     own = device is None or accelerator.num_processes > 1
-    return accelerator, accelerator.device if own else wanted, precision
+    return accelerator, accelerator.device if own else wanted, replace(config, precision=precision)
 
 
 def _compiled(model: nn.Module, device: torch.device) -> nn.Module:
