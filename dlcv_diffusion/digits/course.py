@@ -54,8 +54,8 @@ def read_list(path: str | Path) -> list[tuple[str, int]]:
     with reading(path, "is not a CSV file in UTF-8", "the course's folder has one beside data/"):
         text = Path(path).read_bytes().decode("utf-8-sig")
         delimiter = max(",;\t", key=text.partition("\n")[0].count)
-    options = {"delimiter": delimiter, "skipinitialspace": True, "strict": True}
-    rows, reader = None, csv.reader(io.StringIO(text, newline=""), **options)
+    lines, rows = io.StringIO(text, newline=""), None
+    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
     with suppress(csv.Error):
         rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
     wrong = reader.line_num if rows is None else next((n for n, row in rows if re.search(r"[\r\n]", "".join(row))), 0)
@@ -89,9 +89,8 @@ def _columns(path: str | Path, header: list[str]) -> tuple[int, int]:
         check(len(fits) <= 1, f"{begins}: {two} may both hold the {known[0]}; call only one of them so")
         check(fits or len(columns) == 2, f"{begins}: which column holds the {known[0]} is not known; give {wanted}")
         found.append(fits[0] if fits else None)
-    name, label = found
-    name = next(number for number in columns if number != label) if name is None else name
-    return name, next(number for number in columns if number != name) if label is None else label
+    others = (number for number in columns if number not in found)
+    return tuple(next(others) if number is None else number for number in found)
 
 
 def hw2_half(folder: str | Path, half: str, split: str = "train", limit: int | None = None) -> ImageArrays:

@@ -81,13 +81,11 @@ def load_digits(
     _check_used("photos", photos is None or (name != "sample" and course is None), name)
     _check_used("root", root is None or name == "torchvision" or (svhn and course is None), name)
     if name == "torchvision" or (svhn and course is None):  # found out before anything is rendered
-        files = "where MNIST/ or train_32x32.mat lie or shall lie"
-        check(root is not None, f"torchvision's data needs a folder: give root (--root), {files}")
+        check(root is not None, "torchvision's data needs a folder: give root (--root), of MNIST/ or train_32x32.mat")
     if name == "sample":
         data = embedded_sample(split)
     elif name == "torchvision":
-        options = {"seed": seed, "download": download, "limit": limit}
-        first = torchvision_mnist_m(root, _photographs(photos), split, **options)
+        first = torchvision_mnist_m(root, _photographs(photos), split, seed=seed, download=download, limit=limit)
         data = first if svhn else joined(first, rendered(len(first), split, seed, fonts, photos, processes))
     elif name == "street":
         data = rendered(limit or 10_000, split, seed, fonts, photos, processes)
@@ -244,8 +242,7 @@ def _label(source: str | Path, name: str) -> int:
     *folders, file = name.split("/")
     halves = (Path(os.path.abspath(source)).stem, *folders)
     half = 10 if any(folder.lower() in ("svhn", "street") for folder in halves) else 0
-    digits = [folder for folder in folders if re.fullmatch("[0-9]{1,9}", folder)]
-    digits = digits or re.findall("^([0-9]{1,9})_", file)
+    digits = [f for f in folders if re.fullmatch("[0-9]{1,9}", f)] or re.findall("^([0-9]{1,9})_", file)
     wanted = "name it as '7/a.png', 'svhn/7/a.png' or 'svhn/7_001.png'"
     check(digits, f"'{source}/{name}' has no class in its path; {wanted}")
     label = int(digits[-1])

@@ -62,11 +62,7 @@ class Grade:
 
 
 def grade_digits(
-    folder: str | Path,
-    mnistm_classifier: str | Path | None = None,
-    *,
-    judge: Judge | None = None,
-    per_digit: int = 50,
+    folder: str | Path, mnistm_classifier: str | Path | None = None, *, judge: Judge | None = None, per_digit: int = 50
 ) -> Grade:
     """Grade the folder that the course asks for: `mnistm/{digit}_{001..050}.png` and `svhn/…`, RGB pictures of 28×28.
 

@@ -53,10 +53,8 @@ def load_photos(source: str | Path, under: str = "", *, least: int = 28) -> list
     """
     names = picture_names(source, under)
     contents = read_pictures(source, names)
-    photos = []
-    for name, content in zip(names, contents, strict=True):
-        photo = open_picture(io.BytesIO(content), REPLACE, f"{source}/{name}")
-        small = f"the photograph '{source}/{name}' is {photo.width}×{photo.height}, smaller than {least}×{least} pixels"
-        check(min(photo.size) >= least, f"{small}; {REPLACE}")
-        photos.append(np.asarray(photo))
-    return photos
+    opened = [open_picture(io.BytesIO(c), REPLACE, f"{source}/{n}") for n, c in zip(names, contents, strict=True)]
+    for name, photo in zip(names, opened, strict=True):
+        small = f"is {photo.width}×{photo.height}, smaller than {least}×{least} pixels; {REPLACE}"
+        check(min(photo.size) >= least, f"the photograph '{source}/{name}' {small}")
+    return [np.asarray(photo) for photo in opened]
