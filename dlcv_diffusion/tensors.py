@@ -34,7 +34,7 @@ IGNORED = """
 """
 
 
-def load_tensors(path: str | Path, what: str, advice: str = "write it again with torch.save") -> Any:
+def load_tensors(path: str | Path, what: str, advice: str = "give another, made by torch.save") -> Any:
     """Whatever a `.pt`/`.pth` file holds, on the CPU; `weights_only=True` refuses all but tensors and plain Python.
 
     What lies beside them of numpy, or as options of a command line, is `Ignored`.

@@ -31,7 +31,7 @@ def digits(
     sampler: Annotated[Literal["dpm_solver", "ddim", "ddpm"], Option(help="ddpm is the report's")] = "dpm_solver",
     steps: Annotated[int | None, Option(help="20 by default; for ddpm all timesteps", min=1)] = None,
     w: Annotated[float, Option(help="guidance weight; 0 is none")] = 2.0,
-    interval: Annotated[tuple[float, float] | None, Option(help="guidance acts between these noise levels σ")] = None,
+    interval: Annotated[tuple[float, float] | None, Option(metavar="LO HI", help="of σ, where guidance acts")] = None,
     signal_leak: Annotated[bool, Option(help="start with the trace of a mean colour, as training did")] = True,
     count: Annotated[int, Option(help="images of each class", min=1, max=999)] = 50,
     seed: Annotated[int, Option(help="image k of the class c takes SEED + 20·k + c, both from 0", **SEED)] = 0,

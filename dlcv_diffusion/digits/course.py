@@ -4,6 +4,7 @@ import csv
 import io
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -20,8 +21,8 @@ HALF_FOLDERS = ("mnistm", "svhn")
 SPLITS = {"train": ("train.csv",), "held_out": ("val.csv", "test.csv")}
 NAMES = ("image_name", "image", "image_path", "img", "filename", "file_name", "file", "name", "path")
 LABELS = ("label", "labels", "class", "digit", "target", "y")
-INDEX = ("", "index", "unnamed: 0")
-"""What columns are called that hold file names, labels, and pandas' row numbers."""
+INDEX = re.compile(r"|index|unnamed: .*")
+"""What columns are called that hold file names, labels, and pandas' row numbers; the course's own word comes first."""
 
 WHOLE = re.compile(r"([+-]?\d{1,9})(\.0*)?")
 
@@ -53,8 +54,13 @@ def read_list(path: str | Path) -> list[tuple[str, int]]:
     with reading(path, "is not a CSV file in UTF-8", "the course's folder has one beside data/"):
         text = Path(path).read_bytes().decode("utf-8-sig")
         delimiter = max(",;\t", key=text.partition("\n")[0].count)
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+    lines, rows = io.StringIO(text, newline=""), None
+    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
+    with suppress(csv.Error):
         rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
+    wrong = reader.line_num if rows is None else next((n for n, row in rows if re.search(r"[\r\n]", "".join(row))), 0)
+    fault = 'a quote (") is not closed or in the wrong place, or a cell is too long or has a line break'
+    check(not wrong, f"'{path}', line {wrong}: {fault}; mend it")
     rows = [(line, row) for line, row in rows if any(row)]
     check(rows, f"'{path}' lists no picture")
     name_column, label_column = _columns(path, rows[0][1])
@@ -71,16 +77,20 @@ def read_list(path: str | Path) -> list[tuple[str, int]]:
 
 
 def _columns(path: str | Path, header: list[str]) -> tuple[int, int]:
-    """Which columns hold the file names and the labels."""
-    columns = {number: cell.lower() for number, cell in enumerate(header) if cell.lower() not in INDEX}
-    name = next((number for number, cell in columns.items() if cell in NAMES), None)
-    label = next((number for number, cell in columns.items() if cell in LABELS), None)
+    """Which columns hold the file names and the labels: the course's own words win, of others there must be one."""
+    columns = {number: cell.lower() for number, cell in enumerate(header) if not INDEX.fullmatch(cell.lower())}
+    begins, wanted = f"'{path}' begins with {','.join(header)[:80]!r}", "a header such as 'image_name,label'"
     data = any(cell.endswith(PICTURE_SUFFIXES) or WHOLE.fullmatch(cell) for cell in columns.values())
-    clear = not data and (len(columns) == 2 or None not in (name, label))
-    said = ",".join(header)[:80]
-    check(clear, f"'{path}' begins with {said!r}; its first line must be a header such as 'image_name,label'")
-    name = next(number for number in columns if number != label) if name is None else name
-    return name, next(number for number in columns if number != name) if label is None else label
+    check(len(columns) > 1 and not data, f"{begins}; its first line must be {wanted}")
+    found = []
+    for known in (NAMES, LABELS):
+        fits = [n for n in columns if columns[n] == known[0]] or [n for n in columns if columns[n] in known]
+        two = " and ".join(f"'{header[n]}'" for n in fits)
+        check(len(fits) <= 1, f"{begins}: {two} may both hold the {known[0]}; call only one of them so")
+        check(fits or len(columns) == 2, f"{begins}: which column holds the {known[0]} is not known; give {wanted}")
+        found.append(fits[0] if fits else None)
+    others = (number for number in columns if number not in found)
+    return tuple(next(others) if number is None else number for number in found)
 
 
 def hw2_half(folder: str | Path, half: str, split: str = "train", limit: int | None = None) -> ImageArrays:

@@ -6,6 +6,7 @@ digits that stand in for it. `svhn=True` is the switch.
 
 import os
 import re
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,7 +50,8 @@ def load_digits(
         - `"torchvision"`: MNIST from torchvision's download in `root`, made into MNIST-M with `photos`.
         - `"street"`: street digits alone, rendered with the fonts of this machine (`fonts`: folders of others).
         - a path: the course's `hw2_data`, an `.npz` with `images` and `labels`, a folder of `digits_train.npz` and
-          `digits_held_out.npz`, or a folder or zip of pictures by class (`7/*.png`, `svhn/7/*.png`, `svhn/7_001.png`).
+          `digits_held_out.npz`, or a folder or zip of pictures by class (`7/*.png`, `svhn/7/*.png`, `svhn/7_001.png`;
+          of labels 10-19 where the folder that is given is called `svhn` or `street` itself).
     split
         `"train"` or `"held_out"`. A source without a split of its own holds out every tenth image of each class.
     svhn
@@ -79,13 +81,11 @@ def load_digits(
     _check_used("photos", photos is None or (name != "sample" and course is None), name)
     _check_used("root", root is None or name == "torchvision" or (svhn and course is None), name)
     if name == "torchvision" or (svhn and course is None):  # found out before anything is rendered
-        files = "where MNIST/ or train_32x32.mat lie or shall lie"
-        check(root is not None, f"torchvision's data needs a folder: give root (--root), {files}")
+        check(root is not None, "torchvision's data needs a folder: give root (--root), of MNIST/ or train_32x32.mat")
     if name == "sample":
         data = embedded_sample(split)
     elif name == "torchvision":
-        options = {"seed": seed, "download": download, "limit": limit}
-        first = torchvision_mnist_m(root, _photographs(photos), split, **options)
+        first = torchvision_mnist_m(root, _photographs(photos), split, seed=seed, download=download, limit=limit)
         data = first if svhn else joined(first, rendered(len(first), split, seed, fonts, photos, processes))
     elif name == "street":
         data = rendered(limit or 10_000, split, seed, fonts, photos, processes)
@@ -132,8 +132,9 @@ def rendered(
     """
     from .fonts import find_fonts
     from .street_digits import street_digits
+    from .walls import SMALLEST_CROP
 
-    pictures = _photographs(photos) if photos is not None else ()
+    pictures = _photographs(photos, SMALLEST_CROP) if photos is not None else ()
     stream = 2 * seed + (split == "held_out")  # held-out images never share a seed with the others
     images, digits = street_digits(count, stream, find_fonts(*fonts), pictures, processes=processes)
     return ImageArrays(torch.from_numpy(images), torch.from_numpy(digits + 10))
@@ -202,7 +203,7 @@ def local_digits(
     prepared = path / f"digits_{split}.npz"
     if os.path.isfile(prepared):
         return _npz(prepared, photos, seed)
-    if os.path.isfile(path) and path.suffix.lower() != ".zip":
+    if os.path.isfile(path) and not _zip_of_pictures(path):
         data = _npz(path, photos, seed)
         return data.subset(split_rows(data.labels, split, path))
     names = picture_names(path, advice="give hw2_data, an .npz, or pictures named as '7/a.png' or 'svhn/7_001.png'")
@@ -228,21 +229,31 @@ def second_half(source: str | Path, *, svhn: bool = False) -> str:
     return "street digits" if made else "second half"
 
 
+def _zip_of_pictures(path: Path) -> bool:
+    """Whether a file is a zip, by its suffix or else its content, and not an .npz, which is a zip of arrays."""
+    if path.suffix.lower() in (".zip", ".npz") or not zipfile.is_zipfile(path):
+        return path.suffix.lower() == ".zip"
+    with reading(path, "is not a zip of pictures", "give another"), zipfile.ZipFile(path) as archive:
+        return "images.npy" not in archive.namelist()
+
+
 def _label(source: str | Path, name: str) -> int:
     """The label that a path tells: `7/a.png`, `17/a.png`, `svhn/7/a.png`, `svhn/7_001.png`, `7_001.png`."""
     *folders, file = name.split("/")
-    half = 10 if any(folder.lower() in ("svhn", "street") for folder in folders) else 0
-    digits = [folder for folder in folders if re.fullmatch("[0-9]+", folder)] or re.findall("^([0-9]+)_", file)
+    halves = (Path(os.path.abspath(source)).stem, *folders)
+    half = 10 if any(folder.lower() in ("svhn", "street") for folder in halves) else 0
+    digits = [f for f in folders if re.fullmatch("[0-9]{1,9}", f)] or re.findall("^([0-9]{1,9})_", file)
     wanted = "name it as '7/a.png', 'svhn/7/a.png' or 'svhn/7_001.png'"
     check(digits, f"'{source}/{name}' has no class in its path; {wanted}")
-    label = int(digits[-1]) + half
+    label = int(digits[-1])
+    label += half if label < 10 else 0  # a folder 17 says it already
     check(label <= 19, f"'{source}/{name}' would have label {label}; labels are 0-9 (MNIST-M) and 10-19 (SVHN)")
     return label
 
 
 def _npz(path: str | Path, photos: str | Path | Sequence[np.ndarray] | None, seed: int) -> ImageArrays:
     fault = "is not an .npz with 'images' and 'labels', or it is damaged"
-    with reading(path, fault, "write it again with numpy.savez"), open(path, "rb") as file, np.load(file) as arrays:
+    with reading(path, fault, "write it with numpy.savez"), open(path, "rb") as file, np.load(file) as arrays:
         images, labels = (np.asarray(arrays[name]) for name in ("images", "labels"))
     held = f"'{path}' holds images {images.dtype} {images.shape} and labels {labels.dtype} {labels.shape}"
     fits = images.ndim in (3, 4) and images.dtype == np.uint8 and labels.shape == images.shape[:1]
@@ -258,7 +269,7 @@ def _npz(path: str | Path, photos: str | Path | Sequence[np.ndarray] | None, see
     fits = images.shape[-2:] in ((28, 28), (32, 32)) and (grey or images.shape[1] == 3)
     check(fits, f"'{path}' holds images of shape {images.shape[1:]}; digits must be 28×28 or 32×32, in RGB")
     _check_used("photos", grey or photos is None, path)
-    images = mnist_m(images, _photographs(photos), seed) if grey else np.ascontiguousarray(images)
+    images = mnist_m(images, _photographs(photos, images.shape[-1]), seed) if grey else np.ascontiguousarray(images)
     return ImageArrays(shrink(torch.from_numpy(images)), torch.from_numpy(labels.astype(np.int64)))
 
 
@@ -303,7 +314,7 @@ def _check_used(option: str, used: bool, source: str | Path) -> None:
     check(used, f"{option} (--{option}) does nothing for the data '{source}'; {uses}, so leave it out")
 
 
-def _photographs(photos: str | Path | Sequence[np.ndarray] | None) -> Sequence[np.ndarray]:
+def _photographs(photos: str | Path | Sequence[np.ndarray] | None, least: int = 28) -> Sequence[np.ndarray]:
     wanted = "give photos (--photos), a folder or zip of pictures"
     check(photos is not None, f"MNIST-M needs photographs for its backgrounds; {wanted}")
-    return load_photos(photos) if isinstance(photos, str | Path) else photos
+    return load_photos(photos, least=least) if isinstance(photos, str | Path) else photos

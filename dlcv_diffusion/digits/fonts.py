@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from ..errors import check
+from ..images.folders import files_below
 
 GLYPH_HEIGHT = 96
 """Pixels from the top to the bottom of the digit 0 as `Font.glyph` draws it."""
@@ -119,25 +120,20 @@ def _fingerprint(mask: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(mask).resize((12, 16), Image.Resampling.BOX), np.float32) / 255
 
 
-def find_fonts(*folders: str | Path, exclude: str = ODD_FAMILIES) -> list[Font]:
+def find_fonts(*folders: str | Path) -> list[Font]:
     """Every font with plain digits below the folders (default: the system's), one of each look, sorted by name.
 
-    Families whose lower-case name matches the pattern `exclude` are left out; so are fonts whose ten digits look the
-    same as those of an earlier one. Raises `UserError` where a folder is missing or nothing fits.
+    `ODD_FAMILIES` are left out; so are fonts whose ten digits look the same as those of an earlier one. Links are
+    followed. Raises `UserError` where a folder is missing or may not be read, a link leads nowhere, or nothing fits.
 
     >>> fonts = find_fonts("/usr/share/fonts/truetype/dejavu")   # doctest: +SKIP
     """
-    if folders:
-        roots = [Path(folder) for folder in folders]
-        for root in roots:
-            check(os.path.isdir(root), f"no such folder of fonts: '{root}'")
-    else:
-        roots = [Path(os.path.expanduser(folder)) for folder in FOLDERS.split()]
-        roots += [Path(sys.prefix, "share", "fonts"), Path(matplotlib.get_data_path(), "fonts", "ttf")]
-        roots = [root for root in roots if root.is_dir()]
-    paths = sorted({p for root in roots for p in root.rglob("*") if p.suffix.lower() in (".ttf", ".otf", ".ttc")})
-    found = [font for font in map(plain_digits, paths) if font is not None]
-    found = [font for font in found if not re.search(exclude, font.family.lower())]
+    system = [Path(os.path.expanduser(folder)) for folder in FOLDERS.split()]
+    system += [Path(sys.prefix, "share", "fonts"), Path(matplotlib.get_data_path(), "fonts", "ttf")]
+    roots = folders or [root for root in system if os.path.isdir(root)]
+    files = {Path(root, name) for root in roots for name in files_below(root, "give folders of fonts that can be read")}
+    paths = sorted(path for path in files if path.suffix.lower() in (".ttf", ".otf", ".ttc"))
+    found = [font for font in map(plain_digits, paths) if font and not re.search(ODD_FAMILIES, font.family.lower())]
     fonts, looks = [], []
     for font in sorted(found, key=lambda font: (font.family, font.style, font.path)):
         look = np.stack([_fingerprint(font.glyph(digit)) for digit in range(10)])

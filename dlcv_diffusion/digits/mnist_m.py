@@ -43,14 +43,18 @@ def mnist_m(digits: np.ndarray, photos: Sequence[np.ndarray], seed: int, *, star
     return images
 
 
-def load_photos(source: str | Path, under: str = "") -> list[np.ndarray]:
+def load_photos(source: str | Path, under: str = "", *, least: int = 28) -> list[np.ndarray]:
     """Every picture below a folder, or inside a zip, as (H, W, 3) uint8 arrays in the order of their names.
 
-    `under` keeps those whose path inside it starts so (`"train/"`). Raises `UserError` for a missing or broken source.
+    `under` keeps those whose path inside it starts so (`"train/"`). Raises `UserError` for a missing or broken source,
+    and a photograph with a side of fewer pixels than `least`.
 
     >>> photos = load_photos("bsds300.zip", under="train/")   # doctest: +SKIP
     """
     names = picture_names(source, under)
     contents = read_pictures(source, names)
-    opened = (open_picture(io.BytesIO(c), REPLACE, f"{source}/{n}") for n, c in zip(names, contents, strict=True))
-    return [np.asarray(picture) for picture in opened]
+    opened = [open_picture(io.BytesIO(c), REPLACE, f"{source}/{n}") for n, c in zip(names, contents, strict=True)]
+    for name, photo in zip(names, opened, strict=True):
+        small = f"is {photo.width}×{photo.height}, smaller than {least}×{least} pixels; {REPLACE}"
+        check(min(photo.size) >= least, f"the photograph '{source}/{name}' {small}")
+    return [np.asarray(photo) for photo in opened]

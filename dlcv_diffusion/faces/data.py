@@ -17,22 +17,13 @@ SPLITS = ("train", "held_out", "all")
 HELD_OUT_EVERY = 10  # the last of every so many pictures, in the order of their names, is held out
 
 
-def load_faces(
-    source: str | Path,
-    split: str = "train",
-    *,
-    size: int = 64,
-    channels: int = 1,
-    limit: int | None = None,
-    progress: bool = False,
-) -> ImageArrays:
+def load_faces(source: str | Path, split: str = "train", *, size: int = 64, channels: int = 1) -> ImageArrays:
     """Every picture below a folder or inside a zip, in the order of their names, as images uint8 (N, C, size, size).
 
     - split: "train"; "held_out", every tenth picture, unless a training picture is the same file byte for byte; or
       "all". Names do not tell who is on a picture, so a person may be on both sides.
     - size: pixels a side, 1 to 4096; a picture is cut to its middle square and resized (antialiased).
     - channels: 1 (grey) or 3 (RGB).
-    - limit: at most so many pictures, the first ones.
     - Labels are 0: an unconditional model looks at none.
 
     Raises `UserError` for a missing or broken source, or one of fewer pictures than a split needs.
@@ -40,24 +31,20 @@ def load_faces(
     >>> load_faces("faces64.zip", "held_out")   # doctest: +SKIP
     ImageArrays(1200 images (1, 64, 64), 1 classes)
     """
-    from tqdm.auto import tqdm
-
     check(split in SPLITS, f"unknown split '{split}'; choose one of {', '.join(SPLITS)}")
     check(channels in (1, 3), f"faces have 1 (grey) or 3 (RGB) channels, not {channels}")
     check(1 <= size <= MAX_SIDE, f"faces cannot have a side of {size} pixels; choose one from 1 to {MAX_SIDE}")
-    check(limit is None or limit >= 1, f"limit is {limit}; it must be at least 1")
     names = picture_names(source)
     others = names[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]
     train = sorted({*names} - {*others})
     if split == "held_out":
         seen = set(_digests(source, train)) if others else set()
         others = [n for n, digest in zip(others, _digests(source, others), strict=True) if digest not in seen]
-    names = {"train": train, "held_out": others, "all": names}[split][:limit]
+    names = {"train": train, "held_out": others, "all": names}[split]
     check(names, f"'{source}' has too few pictures for the split '{split}'; every tenth is held out")
     images = np.empty((len(names), channels, size, size), np.uint8)
-    contents = tqdm(read_pictures(source, names), total=len(names), disable=None if progress else True)
     mode = "L" if channels == 1 else "RGB"
-    for row, content in enumerate(contents):
+    for row, content in enumerate(read_pictures(source, names)):
         picture = open_picture(io.BytesIO(content), REPLACE, f"{source}/{names[row]}", mode=mode, upright=True)
         images[row] = fit_square(picture, size)
     return ImageArrays(torch.from_numpy(images), torch.zeros(len(images), dtype=torch.int64))

@@ -75,13 +75,15 @@ def read_noises(folder: str | Path) -> Tensor:
 
 def _read_noise(path: Path) -> Tensor:
     noise, wanted = load_tensors(path, "a plain tensor"), "a noise is a float tensor (1, C, H, W)"
-    check(isinstance(noise, Tensor), f"'{path}' holds a {type(noise).__name__}; {wanted}")
-    plain = noise.layout == torch.strided and not noise.is_nested and noise.device.type == "cpu"
-    check(plain, f"'{path}' holds a sparse, nested or empty (meta) tensor; {wanted}")
+    check(isinstance(noise, Tensor), f"'{path}' holds no tensor by itself; {wanted}")
+    plain = stored(noise) and not noise.is_nested
+    check(
+        plain,
+        f"'{path}' holds a sparse, nested, empty (meta) or expanded tensor, not a number for each pixel; {wanted}",
+    )
     check(noise.is_floating_point(), f"'{path}' holds a tensor of {noise.dtype}; {wanted}")
     fits = noise.ndim == 4 and len(noise) == 1 and noise.numel() > 0
     check(fits, f"'{path}' holds a tensor of the shape {tuple(noise.shape)}; a noise has (1, C, H, W)")
-    check(stored(noise), f"'{path}' repeats a few numbers (expanded); a noise has a number of its own for each pixel")
     noise = noise.detach().float()
     check(noise.isfinite().all(), f"'{path}' holds numbers that are not finite (NaN or infinite); make it again")
     return noise

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ..arguments import as_tensor
 from ..errors import check
 from .pixels import to_x0
 
@@ -25,7 +26,8 @@ class ImageArrays(Dataset):
     """
 
     def __init__(self, images: Tensor, labels: Tensor):
-        images, labels = torch.as_tensor(images), torch.as_tensor(labels)
+        images = as_tensor(images, "images must be a tensor or array, uint8 (N, C, H, W)")
+        labels = as_tensor(labels, "labels must be whole numbers, one for each image")
         fits = images.dtype == torch.uint8 and images.ndim == 4
         check(fits, f"images must be uint8 (N, C, H, W), not {images.dtype} {tuple(images.shape)}")
         check(labels.shape == images.shape[:1], f"{len(images)} images need as many labels, not {tuple(labels.shape)}")

@@ -1,6 +1,7 @@
 """Pictures below a folder or inside a zip: the one reader that digits, photographs and faces share."""
 
 import os
+import posixpath
 import stat
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -9,9 +10,14 @@ from pathlib import Path
 from ..errors import check
 from ..reading import reading
 
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".webp", ".avif", ".bmp", ".gif")
+PICTURE_SUFFIXES += (".tif", ".tiff", ".tga", ".ppm", ".pgm")
+UNREAD_SUFFIXES = (".heic", ".heif", ".raw", ".dng", ".svg", ".psd")
+"""Pictures that are not read, and therefore refused: to leave them out would change the data without a word."""
+
 LITTER = ("__macosx", "@eadir", "thumbs.db", "desktop.ini")
-"""What macOS's zips, network drives and Windows leave behind; ignored as hidden files and folders are."""
+LITTER += ("$recycle.bin", "#recycle", "lost+found", "system volume information")
+"""What macOS's zips, network drives and Windows leave behind, deleted files among it; ignored as hidden files are."""
 
 SOURCE = "give a folder or a zip of pictures"
 
@@ -44,28 +50,43 @@ def picture_names(source: str | Path, under: str = "", advice: str = SOURCE) -> 
     - advice: the end of each sentence, what to do instead.
 
     Pictures are known by their suffixes (`PICTURE_SUFFIXES`), links are followed, litter is left out. Raises
-    `UserError` for a source that is missing, damaged or without pictures, a folder in it that may not be read, and a
-    link to what is not there.
+    `UserError` for a source that is missing, damaged or without pictures, pictures of another kind
+    (`UNREAD_SUFFIXES`), a folder in it that may not be read, and a link to what is not there.
 
     >>> picture_names("faces64.zip")[0]   # doctest: +SKIP
     '00000.png'
     """
     with reading(source, "is not a zip of pictures", advice):
         if stat.S_ISDIR(os.stat(source).st_mode):
-            names = _files_below(source, advice)
+            names = files_below(source, advice)
         else:
             check(os.path.isfile(source), f"'{source}' is neither a file nor a folder; {advice}")
             with zipfile.ZipFile(source) as archive:
-                names = {entry.filename for entry in archive.infolist() if not entry.is_dir()}
-    pictures = [name for name in sorted(names) if name.startswith(under) and name.lower().endswith(PICTURE_SUFFIXES)]
-    pictures = [name for name in pictures if not any(map(is_litter, name.split("/")))]
+                names = _entries(archive)
+    names = [name for name in sorted(names) if name.startswith(under) and not any(map(is_litter, name.split("/")))]
+    unread = next((name for name in names if name.lower().endswith(UNREAD_SUFFIXES)), None)
+    check(not unread, f"'{source}/{unread}' is of a kind that cannot be read; save it as PNG, or take it out")
+    pictures = [name for name in names if name.lower().endswith(PICTURE_SUFFIXES)]
     where = f"'{source}'" + (f" under '{under}'" if under else "")
     check(pictures, f"no pictures in {where} ({', '.join(PICTURE_SUFFIXES)}); {advice}")
     return pictures
 
 
-def _files_below(root: str | Path, advice: str) -> list[str]:
-    """Names of all files below a folder, through links too; a folder inside itself is entered once."""
+def _entries(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """The files of a zip by their names as shown, though it were packed with `\\`, `./` or `/` before them."""
+    names = {entry.filename.replace("\\", "/"): entry for entry in archive.infolist()}
+    return {posixpath.normpath(f"/{name}").lstrip("/"): names[name] for name in names if not name.endswith("/")}
+
+
+def files_below(root: str | Path, advice: str) -> list[str]:
+    """Names of all files below a folder, with `/`, through links too; a folder inside itself is entered once.
+
+    Litter is left out. Raises `UserError`, with this advice at its end, for a folder that is missing or may not be
+    read, and a link to what is not there.
+
+    >>> files_below("/usr/share/fonts", "give a folder of fonts")   # doctest: +SKIP
+    ['truetype/dejavu/DejaVuSans.ttf']
+    """
     found, folders = [], [((), ())]
     while folders:
         below, above = folders.pop()
@@ -73,7 +94,8 @@ def _files_below(root: str | Path, advice: str) -> list[str]:
         if (real := os.path.realpath(folder)) in above:
             continue
         for name in names_in(folder, advice):
-            mode = os.stat(os.path.join(folder, name)).st_mode
+            with reading(os.path.join(folder, name), "cannot be read", advice):
+                mode = os.stat(os.path.join(folder, name)).st_mode
             if stat.S_ISDIR(mode):
                 folders.append(((*below, name), (*above, real)))
             elif stat.S_ISREG(mode):
@@ -99,9 +121,10 @@ def read_pictures(source: str | Path, names: Sequence[str], advice: str = SOURCE
         return
     with reading(source, "is not a zip of pictures", advice):
         archive = zipfile.ZipFile(source)
+        entries = _entries(archive)
     with archive:
         for name in names:
             fault = "is damaged, encrypted or compressed in an unknown way"
             with reading(f"{source}/{name}", fault, "make the zip again"):
-                content = archive.read(name)
+                content = archive.read(entries[name])
             yield content

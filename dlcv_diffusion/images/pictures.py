@@ -3,6 +3,7 @@
 import io
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,9 +18,6 @@ from ..reading import reading
 from .folders import read_pictures
 
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it logs about damaged files is said in a sentence
-
-SIDES = (28, 32)
-"""Accepted sides of a digit's picture: MNIST's and the course's 28, SVHN's 32 (made smaller to 28)."""
 
 MAX_SIDE = 4096
 """The largest side in pixels that a picture is resized to."""
@@ -43,24 +41,31 @@ def open_picture(
     - advice: what to do with a file that cannot be read, the end of that sentence.
     - mode: "RGB" or "L" (grey). upright: turn it as its EXIF tag says, as a camera's photographs want it.
 
-    Raises `UserError` for a file that is missing, no picture, a damaged one, or one of 32-bit or fractional numbers,
-    which do not say what is white.
+    Raises `UserError` for a file that is missing, no picture, a damaged or a huge one, or one of 32-bit or fractional
+    numbers, which do not say what is white.
 
     >>> open_picture("me.jpg", "give another", upright=True).size   # doctest: +SKIP
     (3024, 4032)
     """
     name = name or file
-    with reading(name, "is not a picture that can be read", advice), Image.open(file) as image:
-        picture = _in_8_bits(ImageOps.exif_transpose(image) if upright else image, image.format)
+    picture, unread = None, reading(name, "is not a picture that can be read", advice)
+    with unread, suppress(Image.DecompressionBombError), Image.open(file) as image:
+        picture = _in_8_bits(ImageOps.exif_transpose(image) if upright else image, image)
         check(picture, f"'{name}' holds 32-bit or fractional numbers, whose white is not known; save it with 8 bits")
-        return picture.convert(mode)
+        picture = picture.convert(mode)
+    check(picture, f"'{name}' has more than {2 * Image.MAX_IMAGE_PIXELS} pixels; make it smaller")
+    return picture
 
 
-def _in_8_bits(image: Image.Image, kind: str | None) -> Image.Image | None:
+def _in_8_bits(image: Image.Image, opened: Image.Image) -> Image.Image | None:
     """The picture without transparency and in 8 bits; None where the file does not tell which number is white."""
-    sixteen = image.mode.startswith("I;16") or (image.mode == "I" and kind in ("PNG", "PPM"))
-    if sixteen:  # Pillow's own way to 8 bits turns everything over 255 white
-        return Image.fromarray(((np.asarray(image).astype(np.int64) + 128) // 257).astype(np.uint8))
+    if image.mode.startswith("I;16") or (image.mode == "I" and opened.format in ("PNG", "PPM")):
+        # Pillow's own way to 8 bits turns everything over 255 white
+        values, tags = np.asarray(image).astype(np.int64), getattr(opened, "tag_v2", {})
+        white = 2 ** tags.get(258, (16,))[0] - 1  # a TIFF's BitsPerSample: 12 or 16
+        values[values == opened.info.get("transparency")] = white
+        values = white - values if tags.get(262) == 0 else values  # its PhotometricInterpretation: white is zero
+        return Image.fromarray(((values * 255 + white // 2) // white).astype(np.uint8))
     if image.has_transparency_data:
         picture = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
@@ -88,11 +93,10 @@ def read_digits(source: str | Path, names: Sequence[str]) -> Tensor:
     """
     images = torch.empty((len(names), 3, 28, 28), dtype=torch.uint8)
     for row, content in enumerate(read_pictures(source, names, REPLACE)):
-        rgb = np.asarray(open_picture(io.BytesIO(content), REPLACE, f"{source}/{names[row]}"))
-        height, width, _ = rgb.shape
-        square = height == width and width in SIDES
+        picture = open_picture(io.BytesIO(content), REPLACE, f"{source}/{names[row]}")
+        (width, height), square = picture.size, picture.size in ((28, 28), (32, 32))
         check(square, f"'{source}/{names[row]}' is {width}×{height}; a digit must be 28×28, or 32×32 as SVHN's are")
-        images[row] = shrink(torch.from_numpy(rgb.transpose(2, 0, 1).copy())[None])[0]
+        images[row] = shrink(torch.from_numpy(fit_square(picture, width))[None])[0]
     return images
 
 

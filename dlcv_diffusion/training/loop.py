@@ -111,7 +111,7 @@ def run(
             metrics.write()
 
     def keep(state: TrainState, saving: bool, showing: bool) -> None:
-        """Put a step on disk: what comes before the checkpoint is made again, what comes after from what it holds."""
+        """Put a step on disk: what comes before the checkpoint is made again, what comes after is made from it."""
         checkpoint.check_finite(state.step)
         if showing:
             preview(state.ema, out / "samples" / f"step_{state.step:06d}.png")

@@ -166,12 +166,12 @@ def test_pandas_own_lists_are_read(tmp_path):
         (b"image_name,label\n\na.png,\xc2\xb2\n", "line 3: 'a.png,²' is not"),
         (b"image_name,label\na.png," + b"9" * 5000, "line 2: 'a.png,9999"),
         (b"image_name,label\n,7\n", "line 2: ',7' is not"),
-        (b'image_name,label\n"a.png,7\nb.png,0\n', "is not 'file name,label'"),
-        (b"a,b,c\n1.png,7,3\n", "begins with 'a,b,c'; its first line must be a header such as 'image_name,label'"),
+        (b'image_name,label\n"a.png,7\nb.png,0\n', "a quote"),
+        (b"a,b,c\n1.png,7,3\n", "begins with 'a,b,c': which column holds the image_name is not known"),
         (b"0,a.png,7\n1,b.png,0\n", "begins with '0,a.png,7'; its first line must be a header"),
         ("image_name,label\n臉.png,7\n".encode("big5"), "is not a CSV file in UTF-8"),
         ("image_name,label\n".encode("utf-16"), "is not a CSV file in UTF-8"),
-        (b"image_name,label\n" + b"x" * 200_000 + b",7\n", "is not a CSV file in UTF-8"),
+        (b"image_name,label\n" + b"x" * 200_000 + b",7\n", "line 2: a quote"),
     ],
 )
 def test_what_is_wrong_with_a_list_is_said_by_its_line(tmp_path, content, sentence):

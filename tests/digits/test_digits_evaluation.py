@@ -4,7 +4,6 @@ import json
 import math
 import sys
 from collections import Counter
-from dataclasses import replace
 
 import pytest
 import torch
@@ -285,14 +284,10 @@ def test_grade_is_the_judges_accuracy(tmp_path, sample, judge):
         name: half.accuracy for name, half in direct.items()
     }
     assert grade.accuracy == pytest.approx(sum(half.accuracy for half in direct.values()) / 2)
-    assert grade.reached == ["simple", "strong"] and grade.passed is None, "our judge is not the course's"
     assert "street" not in str(grade) and "\nsvhn " in str(grade)
-    assert str(grade).endswith(
-        "read by our judge, not by the course's classifiers: no statement about the course's baselines"
+    assert str(grade).count(" our judge\n") == 2 and str(grade).endswith(
+        "svhn is read by our judge, not by the course's classifier: no statement about the course's baselines"
     )
-    by_the_course = replace(grade, read_by={"mnistm": "LeNet", "svhn": "ResNet-34"})
-    assert by_the_course.passed is True
-    assert "reaches the strong baseline (95 %)" in str(by_the_course) and "our judge" not in str(by_the_course)
 
 
 def test_grade_counts_swapped_digits_as_wrong(folder):
@@ -303,11 +298,6 @@ def test_grade_counts_swapped_digits_as_wrong(folder):
         seven.write_bytes(held)
     grade = grade_digits(folder, per_digit=3)
     assert grade.halves["svhn"].per_class[2] <= 1 / 3 and grade.halves["svhn"].accuracy <= 0.87
-    assert "baseline (" not in str(grade)
-    by_the_course = replace(grade, read_by={"mnistm": "LeNet", "svhn": "ResNet-34"})
-    assert "misses the strong baseline" in str(by_the_course)
-    worst = replace(by_the_course, halves={"svhn": replace(grade.halves["svhn"], accuracy=0.5)})
-    assert worst.passed is False and worst.reached == []
 
 
 def test_grade_asks_for_fifty_of_each_by_default(folder):
@@ -412,11 +402,13 @@ class CoursesClassifier(torch.nn.Module):
         return self.fc3(torch.relu(self.fc2(torch.relu(self.fc1(x)))))
 
 
-def test_the_courses_classifier_reads_the_mnistm_half(folder, tmp_path, sample):
+@pytest.mark.parametrize("in_a_dict", [True, False])
+def test_the_courses_classifier_reads_the_mnistm_half(folder, tmp_path, sample, in_a_dict):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         theirs = CoursesClassifier().eval()
-    torch.save({"state_dict": theirs.state_dict()}, tmp_path / "Classifier.pth")
+    wrapped = {f"module.{key}": value for key, value in theirs.state_dict().items()}
+    torch.save({"state_dict": wrapped} if in_a_dict else theirs.state_dict(), tmp_path / "Classifier.pth")
     rows = first_of_each(sample, 3)[:30]
     x = (sample.images[rows] / 255 - 0.5) / 0.5  # ToTensor and Normalize of the course
     ours = load_course_classifier(tmp_path / "Classifier.pth")
@@ -425,7 +417,8 @@ def test_the_courses_classifier_reads_the_mnistm_half(folder, tmp_path, sample):
         expected = (theirs(x).argmax(1) == sample.labels[rows]).float().mean().item()
     grade = grade_digits(folder, tmp_path / "Classifier.pth", per_digit=3)
     assert grade.halves["mnistm"].accuracy == pytest.approx(expected)
-    assert grade.read_by == {"mnistm": "Classifier.pth", "svhn": "our judge"} and "Classifier.pth" in str(grade)
+    assert grade.read_by == {"mnistm": "the LeNet in Classifier.pth", "svhn": "our judge"}
+    assert str(grade).count("the LeNet in Classifier.pth\n") == str(grade).count(" our judge\n") == 1
 
 
 class Trap:
@@ -454,7 +447,8 @@ def test_other_files_are_not_the_courses_classifier(tmp_path, capfd, content):
         path.write_bytes(content)
     else:
         torch.save(content, path)
-    with pytest.raises(UserError, match="is not .*the course's MNIST-M classifier") as raised:
+    said = "are not those of this CourseLeNet|holds no state dict|is not a whole .pt file"
+    with pytest.raises(UserError, match=f"Classifier.pth'.*({said})") as raised:
         load_course_classifier(path)
     assert "\n" not in str(raised.value) and "code was run" not in capfd.readouterr().out
 
@@ -463,7 +457,7 @@ def test_a_classifier_that_is_not_finite(tmp_path):
     state = CourseLeNet().state_dict()
     state["fc3.bias"][0] = math.inf
     torch.save({"state_dict": state}, tmp_path / "Classifier.pth")
-    with pytest.raises(UserError, match="Classifier.pth': its fc3.bias hold NaN or infinite"):
+    with pytest.raises(UserError, match="Classifier.pth' are not finite: 'fc3.bias' has NaN or infinite"):
         load_course_classifier(tmp_path / "Classifier.pth")
 
 

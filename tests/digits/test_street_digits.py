@@ -50,7 +50,7 @@ def test_fonts_that_look_the_same_count_once(tmp_path):
 
 
 def test_missing_folders_and_folders_without_fonts_are_named(tmp_path):
-    with pytest.raises(UserError, match="no such folder of fonts"):
+    with pytest.raises(UserError, match="none' is not there; give folders of fonts"):
         find_fonts(tmp_path / "none")
     with pytest.raises(UserError, match="no font with plain digits"):
         find_fonts(tmp_path)

@@ -48,10 +48,6 @@ def test_every_tenth_is_held_out(folder):
     assert torch.equal(train, everything[[row for row in range(24) if row not in (9, 19)]])
 
 
-def test_a_limit_takes_the_first(folder):
-    assert torch.equal(load_faces(folder, size=8, limit=3).images, load_faces(folder, size=8).images[:3])
-
-
 def test_a_copy_of_a_training_picture_is_not_held_out(folder, tmp_path):
     copied = shutil.copytree(folder, tmp_path / "copied")
     pictures = sorted(path for path in copied.rglob("*.png") if not path.name.startswith("."))
