@@ -29,10 +29,9 @@ def guided(
     - null: ∅, a class number or an embedding, (…) or (B, …); by default the denoiser's own.
     - interval: timesteps (lo, hi) outside of which there is no guidance (arXiv 2404.07724), see `schedule.interval`.
 
-    Raises `UserError` for a denoiser without ∅, a condition that does not fit it, or an interval that runs backwards.
+    Raises `UserError` for a denoiser without ∅, a condition that does not fit it, or another interval.
 
     >>> denoise = guided(load_denoiser("digits"), [3, 13], w=2.0)   # doctest: +SKIP
-    >>> for step in dpm_solver(denoise, x_T, steps=20): ...         # doctest: +SKIP
     """
     return Guided(denoiser, condition, w, null, interval)
 

@@ -1,7 +1,7 @@
 """Between two noises, or four: along the straight line (lerp), or along the sphere on which noise lives (slerp).
 
-Noise of D numbers N(0, 1) has a length near √D, a thin shell; two are nearly at right angles, so that the middle of the
-straight line between them has length √(D/2), which no denoiser was trained on. The great circle stays on the shell.
+Noise of D numbers N(0, 1) has a length near √D. The middle of the straight line between two has length √(D/2), which no
+denoiser was trained on; the great circle keeps √D.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,8 +37,7 @@ def lerp(a: Tensor, b: Tensor, alpha: Alpha) -> Tensor:
 def slerp(a: Tensor, b: Tensor, alpha: Alpha) -> Tensor:
     """sin((1 − α) θ) / sin θ · a + sin(α θ) / sin θ · b: the great circle from a to b (Shoemake 1985, eq. 4).
 
-    θ is the angle between the two, each sample one long vector; computed in float64. α = 0 is a and α = 1 is b also
-    where their lengths differ; for parallel vectors (θ = 0) it is `lerp`, its limit.
+    θ is the angle between the two, each sample one long vector; for θ = 0 it is `lerp`, its limit.
 
     - a, b, alpha, and what is returned: as for `lerp`. A single image (C, H, W) is given as x[None].
 
@@ -63,7 +62,7 @@ def angle(a: Tensor, b: Tensor) -> Tensor:
     """θ, (B,) float64 in [0, π]: the angle between a and b, (B, …), each sample one long vector.
 
     θ = 2 atan2(|u − v|, |u + v|) of the unit vectors u and v, exact near 0 and π too, where acos(u·v) is not.
-    Raises `UserError` for a zero vector, and for what is no pair of batches of one shape.
+    Raises `UserError` for a zero vector, and for different shapes.
 
     >>> angle(torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 3.0]])).item() == torch.pi / 2
     True

@@ -32,14 +32,10 @@ def seeded_noise(shape: Sequence[int], seeds: Iterable[int], device: str | torch
 class NoiseStream:
     """Fresh noise z ~ N(0, I) for every step of a stochastic sampler, image i from seed i alone.
 
-    Called with x_t, (B, C, H, W), it gives the next z, like x_t. It is independent of the x_T that `seeded_noise` draws
-    from the same seeds (its own are hashes of them, by numpy's `SeedSequence`). Make a new one to begin again.
+    Called with x_t, (B, C, H, W), it gives the next z, independent of the x_T that `seeded_noise` draws from the same
+    seeds. Raises `UserError` for a seed out of range or, when called, for a batch of another size.
 
-    Raises `UserError` for a seed out of range or, when called, for a batch of another size.
-
-    >>> noise = NoiseStream(seeds=range(10))
-    >>> x = seeded_noise((10, 3, 28, 28), seeds=range(10))
-    >>> z_1, z_2 = noise(x), noise(x)      # doctest: +SKIP
+    >>> z = NoiseStream(seeds=range(10))(x)      # doctest: +SKIP
     """
 
     def __init__(self, seeds: Iterable[int]):

@@ -3,12 +3,8 @@
 A sampler asks a denoiser, `denoise(x, t) -> eps`, at descending timesteps, and knows no model, no label, no progress
 bar. The schedule is the denoiser's own, unless another is given. The weights of each step are computed in float64.
 
-    for step in ddim(denoise, x_T, steps=50):
-        ...                               # step.t, step.x, step.x0, step.eps
-    image = step.x
-
 The model, which is the denoiser or its attribute `model`, runs in eval mode and without gradients; between two steps
-the caller finds both as they were. A lambda hides its model: call `model.eval()` yourself before you wrap one.
+both are as they were. A lambda hides its model: call `model.eval()` before you wrap one.
 """
 
 import math
@@ -30,13 +26,12 @@ Noise = Callable[[Tensor], Tensor]
 
 
 class Step(NamedTuple):
-    """One step of a sampler, from x_t to x_{t_prev}, where t_prev is the next timestep that it visits.
+    """One step of a sampler, from x_t to x_{t_prev}, the next timestep that it visits.
 
-    - t: the timestep at which the network was asked, 0-based.
-    - x: (B, C, H, W), the image *after* the step, x_{t_prev}; the finished image at the last step.
-    - x0, eps: (B, C, H, W), what the network sees in x_t: x̂0, clipped if that was asked for, and ε.
+    - t: the timestep at which the network was asked; x: the image *after* the step, x_{t_prev}, (B, C, H, W).
+    - x0, eps: x̂0, clipped if that was asked for, and ε, as the network sees them in x_t.
 
-    The sampler goes on with the x that it yields: clone it before you change it in place.
+    The sampler goes on with x: clone it before you change it in place.
     """
 
     t: int
@@ -74,7 +69,6 @@ def ddpm(
 
     Raises `UserError` for timesteps off the schedule, an unknown option, or when nothing gives the noise.
 
-    >>> x_T = seeded_noise((10, *digits.shape), range(10))                             # doctest: +SKIP
     >>> image = last(ddpm(guided(digits, labels), x_T, seeds=range(10))).x   # doctest: +SKIP
     """
     check(variance in ("beta", "posterior"), f"unknown variance '{variance}'; choose beta or posterior")
@@ -115,10 +109,8 @@ def ddim(
         x_{t_prev} = √ᾱ_{t_prev} x̂0  +  √(1 − ᾱ_{t_prev} − σ²) ε  +  σ z
         σ = η √((1 − ᾱ_{t_prev}) / (1 − ᾱ_t)) √(1 − ᾱ_t / ᾱ_{t_prev})
 
-    η = 0 draws no noise: the image is a function of x_T. η = 1 is `ddpm` with the posterior variance.
-
     - denoise, x, schedule, steps, spacing, clip_x0, seeds, noise: as in `ddpm`; η = 0 needs neither seeds nor noise.
-    - eta: η in [0, 1].
+    - eta: η in [0, 1]; 0: the image is a function of x_T; 1: `ddpm` with the posterior variance.
     - final_alpha: ᾱ after the last step: `"one"`, the clean image (the paper); `"first"`, ᾱ_0.
     - rederive_eps: after clipping, take ε from x_t and the clipped x̂0 rather than from the network.
 
@@ -156,8 +148,6 @@ def dpm_solver(
 ) -> Iterator[Step]:
     """DPM-Solver++(2M) (Lu et al., arXiv 2211.01095, algorithm 2): second order, good in 10 to 20 steps.
 
-    Deterministic: the image is a function of x_T.
-
     With α = √ᾱ, σ = √(1 − ᾱ), λ = log(α/σ), h = λ_{t_prev} − λ_t, and h', x̂0' those of the step before:
 
         D = x̂0 + h/(2h') (x̂0 − x̂0'),        x_{t_prev} = σ_{t_prev}/σ_t x_t − α_{t_prev} (e^{−h} − 1) D
@@ -165,10 +155,8 @@ def dpm_solver(
     The first step and the last take D = x̂0, which makes them DDIM steps.
 
     - denoise, x, schedule, steps, spacing, clip_x0: as in `ddpm`.
-    - final_alpha: `"one"`, the last step goes to the clean image, where h = ∞ and x = x̂0; `"first"`, to ᾱ_0.
-
-    diffusers' `DPMSolverMultistepScheduler` does the same with "dpmsolver++", order 2, "midpoint" and final_sigmas_type
-    "zero" ("one"); its "sigma_min" ("first") takes a second-order last step from 15 steps on.
+    - final_alpha: as in `ddim`. diffusers' "zero" is "one"; its "sigma_min" is "first", but takes a second-order last
+      step from 15 steps on.
 
     Raises `UserError` as `ddpm` does.
 
