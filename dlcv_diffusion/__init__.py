@@ -24,23 +24,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Denoiser",
-    "NoiseSchedule",
-    "NoiseStream",
-    "Step",
-    "UserError",
-    "__version__",
-    "ddim",
-    "ddpm",
-    "dpm_solver",
-    "drop_labels",
-    "guidance_weight",
-    "guided",
-    "last",
-    "load_denoiser",
-    "seeded_noise",
-]
+__all__ = ["Denoiser", "NoiseSchedule", "NoiseStream", "Step", "UserError", "__version__", "ddim", "ddpm", "dpm_solver"]
+__all__ += ["drop_labels", "guidance_weight", "guided", "last", "load_denoiser", "seeded_noise"]
 
 
 def __getattr__(name: str) -> object:

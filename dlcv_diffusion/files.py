@@ -51,7 +51,10 @@ def staging_folder(out: str | Path, folders: Sequence[str] = ()) -> Iterator[Pat
     ...     image.save(staging / "mnistm" / "0_001.png")
     """
     out = Path(out)
-    with _folders([out / name for name in folders] or [out]):
+    wanted = [out / name for name in folders] or [out]
+    with _folders(wanted):
+        for folder in wanted:
+            tempfile.TemporaryFile(dir=folder).close()  # a folder that cannot be written is found out now
         staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=out))
         try:
             for name in folders:
@@ -68,11 +71,11 @@ def staging_folder(out: str | Path, folders: Sequence[str] = ()) -> Iterator[Pat
 
 
 def remove_partials(folder: str | Path) -> None:
-    """Remove what writing into this folder, or one below it, left behind when its process was killed.
+    """Remove what writing into this folder, not into those below it, left behind when its process was killed.
 
     >>> remove_partials("runs/digits")   # doctest: +SKIP
     """
-    for path in sorted(Path(folder).rglob(".*partial*")):
+    for path in sorted(Path(folder).glob(".*partial*")):
         if PARTIAL.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         elif PARTIAL.fullmatch(path.name):

@@ -108,9 +108,6 @@ class NoiseSchedule:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, NoiseSchedule) and torch.equal(self.betas, other.betas)
 
-    def __hash__(self) -> int:
-        return hash((self.T, self.alphas_bar[-1].item()))
-
     def __repr__(self) -> str:
         if self.config["schedule"] == "betas":
             return f"NoiseSchedule(<{self.T} betas>)"

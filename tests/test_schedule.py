@@ -83,7 +83,7 @@ def test_the_same_betas_as_diffusers(name, oracle):
 def test_a_config_is_json_and_makes_the_schedule_again(make):
     schedule = make(37)
     again = NoiseSchedule.from_config(json.loads(json.dumps(schedule.config)))
-    assert again == schedule and hash(again) == hash(schedule) and repr(again) == repr(schedule)
+    assert again == schedule and repr(again) == repr(schedule)
     own = NoiseSchedule(schedule.betas.tolist())
     assert NoiseSchedule.from_config(json.loads(json.dumps(own.config))) == schedule
     assert schedule != make(38)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import sys
 import time
 import warnings
@@ -18,7 +19,7 @@ from . import grade, options, sample, train
 from .options import SEED, examples, given, group, numbers, speaks, written
 from .sentences import of_the_output, sentence
 
-STOPPED = 130  # the exit code after Ctrl-C
+STOPPED, TERMINATED = 130, 143  # the exit codes after Ctrl-C, and after `kill` or a time limit
 
 app = group(
     "Diffusion models for the DLCV homework: train, sample, grade and draw.",
@@ -32,6 +33,7 @@ app.add_typer(grade.app, name="grade")
 
 def main() -> None:
     """Run the command line. Whatever goes wrong is one sentence on the standard error, and exit code 2."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # so that half-written folders are removed
     with suppress(AttributeError):  # of a standard output that is no stream of text
         sys.stdout.reconfigure(errors="backslashreplace")  # names that are not UTF-8, and terminals that are not
     try:
@@ -42,7 +44,8 @@ def main() -> None:
                     warnings.simplefilter("ignore")  # those of libraries would hide the sentence
                 code = app(prog_name="dlcv", standalone_mode=False)
         finally:
-            sys.stdout.flush()  # a full disk is found out now, where it can still be told
+            if sys.stdout:  # which `>&-` closes
+                sys.stdout.flush()  # a full disk is found out now, where it can still be told
     except (KeyboardInterrupt, typer.Abort):  # as older versions of typer let it through
         code = STOPPED
     except Exception as error:
@@ -63,7 +66,7 @@ def main() -> None:
 
 def _check_words(words: list[str]) -> None:
     empty = [word for word in words if re.fullmatch("(--[a-z0-9-]+=)?", word)]
-    check(not empty, "an argument is empty, as of a shell variable that is not set; give a value, or leave it out")
+    check(not empty, "an argument is empty (an unset shell variable?); give a value, or leave it out")
 
 
 @app.command(

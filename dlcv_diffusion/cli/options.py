@@ -41,7 +41,7 @@ Weights = Annotated[str, Option(help="shipped weights by name, or a .safetensors
 FaceWeights = Annotated[str, Option(help="'faces', a .safetensors file, UNet.pt, or diffusers' folder or name")]
 UnetPy = Annotated[Path | None, Option(help="the course's UNet.py, which is run, for a .pt file")]
 FacesPreset = Annotated[Literal["paper", "course"], Option(help="whose conventions faces are sampled by")]
-FacesSteps = Annotated[int | None, Option(help="50 in both presets", min=1)]
+FacesSteps = Annotated[int | None, Option(help="of the faces; 50 in both presets", min=1)]
 Device = Annotated[str | None, Option(help="cpu, cuda, cuda:1 or mps; the best there is by default")]
 Spacing = Literal["trailing", "uniform"]
 Fast = Annotated[bool, Option("--fast", help="bfloat16 where the device is quick at it; moves pixels a little")]

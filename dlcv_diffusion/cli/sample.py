@@ -31,7 +31,7 @@ def digits(
     sampler: Annotated[Literal["dpm_solver", "ddim", "ddpm"], Option(help="ddpm is the report's")] = "dpm_solver",
     steps: Annotated[int | None, Option(help="20 by default; for ddpm all timesteps", min=1)] = None,
     w: Annotated[float, Option(help="guidance weight; 0 is none")] = 2.0,
-    interval: Annotated[tuple[float, float] | None, Option(help="guidance acts between these noise levels σ")] = None,
+    interval: Annotated[tuple[float, float] | None, Option(metavar="LO HI", help="of σ, where guidance acts")] = None,
     signal_leak: Annotated[bool, Option(help="start with the trace of a mean colour, as training did")] = True,
     count: Annotated[int, Option(help="images of each class", min=1, max=999)] = 50,
     seed: Annotated[int, Option(help="image k of the class c takes SEED + 20·k + c, both from 0", **SEED)] = 0,
@@ -44,6 +44,7 @@ def digits(
     from ..denoiser import load_denoiser
     from ..digits.sampling import SamplingConfig, write_hw2_digits
 
+    check(interval is None or w, "--interval does nothing where --w is 0; leave it out")
     config = SamplingConfig(sampler, steps, w, interval, signal_leak, spacing=spacing, fast=fast)
     how = {"count": count, "seed": seed, "batch_size": batch_size, "progress": True}
     write_hw2_digits(out, load_denoiser(weights, device=device), config, **how)
@@ -67,9 +68,7 @@ def faces(
     preset: options.FacesPreset = "paper",
     steps: options.FacesSteps = None,
     eta: Annotated[float | None, Option(help="0 (deterministic, both presets) … 1 (as DDPM)")] = None,
-    spacing: Annotated[
-        options.Spacing | None, Option(help="which timesteps are visited; uniform in both presets")
-    ] = None,
+    spacing: Annotated[options.Spacing | None, Option(help="which timesteps; uniform in both presets")] = None,
     offset: Annotated[int | None, Option(help="added to each timestep; paper: 0, course: 1")] = None,
     final_alpha: Annotated[Literal["one", "first"] | None, Option(help="ᾱ at the end; paper: one, course: ᾱ_0")] = None,
     clip_x0: Annotated[str | None, Option(metavar="NUMBER|none", help="clamps x0 to ±; paper: none, course: 1")] = None,

@@ -17,7 +17,7 @@ def sentence(error: Exception) -> str | None:
     """What to tell the user; None for an error of the package's own, whose traceback is needed.
 
     >>> sentence(FileNotFoundError(2, "No such file or directory", "noise"))
-    "'noise': No such file or directory; give another file or folder, or mend this one"
+    "'noise': No such file or directory; give another file or folder, or fix this one"
     """
     if isinstance(error, UserError):
         return str(error)
@@ -26,10 +26,10 @@ def sentence(error: Exception) -> str | None:
     if isinstance(error, MemoryError) or re.search("allocate memory|out of memory", str(error), re.IGNORECASE):
         return "there is not enough memory; choose a smaller size, count or batch size"
     if of_the_output(error):
-        return f"cannot write to the standard output: {error.strerror}; lead it elsewhere"
+        return f"cannot write to the standard output: {error.strerror}; redirect it elsewhere"
     if isinstance(error, OSError):  # a file's or a network's
         where = f"{error.filename!r}: " if error.filename is not None else ""
-        return f"{where}{error.strerror or error}; give another file or folder, or mend this one"
+        return f"{where}{error.strerror or error}; give another file or folder, or fix this one"
     return None
 
 

@@ -21,7 +21,7 @@ app = group("Train a model.", "dlcv train digits --preset tiny --out runs/tiny",
     ),
 )
 def digits(
-    preset: Annotated[Literal["report", "small", "tiny"], Option(help="small ships, tiny is a quick trial")] = "small",
+    preset: Annotated[Literal["report", "small", "tiny"], Option(help="small ships; tiny: three digits")] = "small",
     data: Annotated[str, Option(help="sample, torchvision, street, hw2_data, an .npz, or a folder")] = "sample",
     out: options.RunFolder = Path("runs/digits"),
     svhn: Annotated[bool, Option("--svhn", help="the real SVHN instead of street digits")] = False,
@@ -61,7 +61,7 @@ def faces(
     size: Annotated[int, Option(help="pixels a side, to which pictures are cut and resized", min=1, max=1024)] = 64,
     channels: Annotated[int, Option(help="1 (grey) or 3 (RGB)", min=1, max=3)] = 1,
     out: options.RunFolder = Path("runs/faces"),
-    prediction: Annotated[Literal["eps", "v", "x0"] | None, Option(help="what the network gives; or v")] = None,
+    prediction: Annotated[Literal["eps", "v", "x0"] | None, Option(help="what the network gives; v by default")] = None,
     resume: options.Resume = False,
     steps: options.Steps = None,
     batch_size: options.TrainBatchSize = None,

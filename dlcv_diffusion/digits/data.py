@@ -250,8 +250,8 @@ def _label(source: str | Path, name: str) -> int:
 
 
 def _npz(path: str | Path, photos: str | Path | Sequence[np.ndarray] | None, seed: int) -> ImageArrays:
-    fault, advice = "is not an .npz with 'images' and 'labels', or it is damaged", "give another, made by numpy.savez"
-    with reading(path, fault, advice), open(path, "rb") as file, np.load(file) as arrays:
+    fault = "is not an .npz with 'images' and 'labels', or it is damaged"
+    with reading(path, fault, "write it with numpy.savez"), open(path, "rb") as file, np.load(file) as arrays:
         images, labels = (np.asarray(arrays[name]) for name in ("images", "labels"))
     held = f"'{path}' holds images {images.dtype} {images.shape} and labels {labels.dtype} {labels.shape}"
     fits = images.ndim in (3, 4) and images.dtype == np.uint8 and labels.shape == images.shape[:1]

@@ -73,7 +73,7 @@ def overview_figure(
     chosen = np.linspace(0, len(steps) - 1, rows - 1).round().astype(int)
     between = [steps[i] for i in chosen[:-1]]
     frames = [config.start(denoiser, labels, seeds).cpu(), *(step.x0.cpu() for step in between), steps[-1].x.cpu()]
-    names = ["noise", *(f"t = {step.t}" for step in between), "result"]
+    names = ["noise", *(f"$x_0$ at t = {step.t}" for step in between), "result"]
     title = f"{half_name(denoiser, 0)} 0–9, then {half_name(denoiser, 1)} 0–9"
     facts = config.facts(denoiser, seeds)
     return image_grid(torch.stack(frames), names, [str(label % 10) for label in labels], title, facts=facts)

@@ -24,9 +24,6 @@ from .course import HALF_FOLDERS
 from .evaluation import table_line
 from .judge import Judge, default_judge
 
-PER_DIGIT = 50
-OUR_JUDGE = "our judge"
-
 
 class CourseLeNet(nn.Module):
     """The course's MNIST-M classifier: x (B, 3, 28, 28) in [-1, 1] to logits (B, 10). 44,674 parameters."""
@@ -65,11 +62,7 @@ class Grade:
 
 
 def grade_digits(
-    folder: str | Path,
-    mnistm_classifier: str | Path | None = None,
-    *,
-    judge: Judge | None = None,
-    per_digit: int = PER_DIGIT,
+    folder: str | Path, mnistm_classifier: str | Path | None = None, *, judge: Judge | None = None, per_digit: int = 50
 ) -> Grade:
     """Grade the folder that the course asks for: `mnistm/{digit}_{001..050}.png` and `svhn/…`, RGB pictures of 28×28.
 
@@ -91,7 +84,7 @@ def grade_digits(
     pictures = {name: read_half(Path(folder) / name, per_digit) for name in HALF_FOLDERS}
     judge = judge or default_judge()
     read = {name: judge.read(images, half)[0] for half, (name, (images, _)) in enumerate(pictures.items())}
-    read_by = dict.fromkeys(HALF_FOLDERS, OUR_JUDGE)
+    read_by = dict.fromkeys(HALF_FOLDERS, "our judge")
     if mnistm_classifier is not None:
         with torch.no_grad():
             read["mnistm"] = load_course_classifier(mnistm_classifier)(to_x0(pictures["mnistm"][0])).argmax(1)
@@ -99,7 +92,7 @@ def grade_digits(
     return Grade({name: accuracy_of(read[name], digits, 10) for name, (_, digits) in pictures.items()}, read_by)
 
 
-def read_half(folder: str | Path, per_digit: int = PER_DIGIT) -> tuple[Tensor, Tensor]:
+def read_half(folder: str | Path, per_digit: int = 50) -> tuple[Tensor, Tensor]:
     """Images (10 · per_digit, 3, 28, 28) uint8 and digits of one half. Raises `UserError` as `grade_digits` does.
 
     >>> images, digits = read_half("hw2_output/digits/mnistm")   # doctest: +SKIP

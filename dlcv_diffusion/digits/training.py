@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..denoiser import Denoiser
-from ..training import TrainState
+from ..training.loop import TrainState, check_start
 from ..training.recipe import write_sheet
 from .data import load_digits, second_half
 from .recipes import digits_recipe
@@ -36,6 +36,7 @@ def train_digits(
     ...     print(state.step, state.loss)
     """
     recipe, data_options = digits_recipe(preset), dict(data_options or {})
+    check_start(out, **options)
     images = load_digits(data, **data_options)
     facts = {
         "name": f"digits-{preset}",

@@ -168,7 +168,7 @@ def check_noises(denoise: Denoiser, x_T: Tensor) -> None:
     check(x_T.isfinite().all(), "there are numbers in the noises that are not finite (NaN or infinite); give others")
     there, drawn = ("×".join(map(str, size or ())) for size in (x_T.shape[1:], denoise.shape))
     what = f"the noises are {there}, but the weights '{denoise.name}' draw {drawn}"
-    check(denoise.shape in (None, tuple(x_T.shape[1:])), f"{what}; make others with `dlcv noise`")
+    check(denoise.shape in (None, tuple(x_T.shape[1:])), f"{what}; make others with `dlcv noise DIR --like WEIGHTS`")
 
 
 def seeds_of(names: Sequence[str], seed: int = 0) -> list[int]:

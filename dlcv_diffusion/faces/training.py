@@ -7,7 +7,7 @@ from typing import Any
 from ..denoiser import Denoiser
 from ..images.arrays import ImageArrays
 from ..noise import seeded_noise
-from ..training import TrainState
+from ..training.loop import TrainState, check_start
 from ..training.recipe import write_sheet
 from .data import load_faces
 from .recipes import faces_recipe
@@ -38,6 +38,7 @@ def train_faces(
     ...     print(state.step, state.loss)
     """
     recipe, images, name = faces_recipe(preset), data, "images in memory"
+    check_start(out, **options)
     if not isinstance(data, ImageArrays):
         images, name = load_faces(data, "train", size=size, channels=channels), Path(data).resolve().name
     facts = {

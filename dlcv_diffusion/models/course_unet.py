@@ -18,7 +18,6 @@ from .foreign import foreign
 from .registry import load_state
 
 SHAPE = (3, 256, 256)
-TIMESTEPS = 1000
 MEND = "mend it, or give another file"
 
 
@@ -36,8 +35,7 @@ def course_unet(unet_py: str | Path, weights: str | Path, *, shape: tuple[int, i
     """
     network = _network(Path(unet_py))
     load_state(network, read_state_dict(weights), weights)
-    schedule = NoiseSchedule.linear(TIMESTEPS)
-    return Denoiser(_Foreign(network).eval(), schedule, shape=tuple(shape), name=Path(weights).stem)
+    return Denoiser(_Foreign(network).eval(), NoiseSchedule.linear(1000), shape=tuple(shape), name=Path(weights).stem)
 
 
 def _network(path: Path) -> nn.Module:

@@ -79,6 +79,9 @@ def diffusers_unet(source: str | Path) -> Denoiser:
     folder, config = _first_config(UNet2DModel, source, "unet")
     config = _checked(config, source)
     _, scheduler = _first_config(SchedulerMixin, source, "scheduler")
+    part = Path(source).resolve().parent
+    alone = scheduler or not os.path.isdir(source) or not (part / "scheduler").is_dir()
+    check(alone, f"'{source}' is a part of a pipeline, whose scheduler lies beside it; give the whole, '{part}'")
     whole = scheduler or "scheduler" not in index
     check(whole, f"'{source}' lacks its scheduler's config (scheduler/scheduler_config.json); save it again whole")
     schedule, prediction = schedule_from(scheduler, source)

@@ -24,6 +24,7 @@ def load(name_or_path: str | Path, *, unet_py: str | Path | None, device: torch.
         from .course_unet import course_unet
 
         advice = "give its code too, unet_py (--unet-py UNet.py), or make the report's .safetensors by `dlcv convert`"
+        check(os.path.exists(path), f"no weights at '{path}'; give the course's UNet.pt, or other weights")
         check(unet_py, f"'{path}' holds weights without a network; {advice}")
         denoiser = course_unet(unet_py, path)
     else:

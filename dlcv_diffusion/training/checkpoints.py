@@ -2,33 +2,38 @@
 
 import csv
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from statistics import fmean
 from textwrap import shorten
 from typing import Annotated, Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 from torch import Tensor, nn
 
 from ..declared import declared, validated
 from ..errors import UserError, check
 from ..files import atomic_write
 from ..models.registry import read_tensors, renamed, write_tensors
+from ..reading import reading
 from .config import RunConfig, learning_rate
 
 AVERAGE = "ema.module."
+Row = tuple[int, float, float, float]
 
 
 @declared
 class Progress:
-    """The header of a checkpoint: steps done, the seconds they took, and the facts of the run."""
+    """The header of a checkpoint: steps done, their seconds, the run's facts, and its last rows of `metrics.csv`."""
 
     step: Annotated[int, Field(ge=1, strict=True)]
     seconds: Annotated[float, Field(ge=0)]
     facts: dict[str, Any]
+    rows: list[Row] = Field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,8 @@ class Checkpoint:
     """The file at `path` that holds all that a run goes on from: what trains of the model, its average, Adam's moments.
 
     - facts: the run's settings, any JSON, among them `config` as "train": a run of other settings is not gone on with.
+
+    Raises `UserError` for facts that are not JSON.
 
     >>> checkpoint = Checkpoint(path, model, average, adam, config, {"train": asdict(config)})   # doctest: +SKIP
     >>> checkpoint.save(step=500, seconds=60.0)                                                  # doctest: +SKIP
@@ -48,16 +55,20 @@ class Checkpoint:
     config: RunConfig
     facts: Mapping[str, Any]
 
+    def __post_init__(self) -> None:
+        try:
+            json.dumps(self.facts)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise UserError(f"the facts of a run are kept as JSON ({error}); give other metadata") from error
+
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor of the run by its name in the file, not copied; moments that do not exist yet begin as zeros."""
-        parameters = self.model.named_parameters(remove_duplicate=False)
-        frozen = {name for name, weight in parameters if not weight.requires_grad}
-        tensors = {}
+        frozen, tensors = frozen_state(self.model), {}
         for prefix, module in (("model.", self.model), (AVERAGE, self.average)):
             tensors |= {prefix + name: value for name, value in module.state_dict().items() if name not in frozen}
         for index, weight in enumerate(self.adam.param_groups[0]["params"]):
             moments = self.adam.state[weight]
-            if not moments:  # laid out as the weight is: Adam is quicker when all that it touches lies alike
+            if not moments:  # in the weight's memory layout, with which Adam is quicker
                 moments |= {"step": torch.tensor(0.0)}
                 moments |= {name: torch.zeros_like(weight) for name in ("exp_avg", "exp_avg_sq")}
             tensors |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
@@ -69,14 +80,14 @@ class Checkpoint:
         finite, out = all(value.isfinite().all() for value in weights), self.path.parent
         check(finite, f"the weights are not finite after step {step}; '{out}' stays as it was; lower the learning rate")
 
-    def save(self, step: int, seconds: float) -> None:
+    def save(self, step: int, seconds: float, rows: Sequence[Row] = ()) -> None:
         """Write the file whole or not at all. Raises `UserError` where it cannot be written, and for NaN."""
         self.check_finite(step)
-        progress = {"step": step, "seconds": seconds, "facts": self.facts}
+        progress = {"step": step, "seconds": seconds, "facts": self.facts, "rows": rows}
         write_tensors(self.path, self.tensors(), {"checkpoint": progress})
 
-    def restore(self) -> tuple[int, float]:
-        """Put what the file holds into place; returns its step and its seconds.
+    def restore(self) -> tuple[int, float, list[Row]]:
+        """Put what the file holds into place; returns its step, its seconds, and its rows of the metrics.
 
         Raises `UserError` for a file that is no whole checkpoint of this model, or one of a run of other settings: the
         sentence names them. Then nothing has changed.
@@ -87,24 +98,55 @@ class Checkpoint:
         saved = validated(Progress, header["checkpoint"], f"'{self.path}'")
         self._check_settings(saved)
         wanted = self.tensors()
-        foreign = found.keys() - wanted.keys() - {"ema.n_averaged"}
+        older = {prefix + name for prefix in ("model.", AVERAGE) for name in frozen_state(self.model)}
+        foreign = found.keys() - wanted.keys() - older - {"ema.n_averaged"}  # which older versions kept
         foreign |= {name for name, value in wanted.items() if name not in found or not _fits(name, found[name], value)}
         what = f"this {type(self.model).__name__} and its Adam: see {shorten(ascii(min(foreign, default='')), 80)}"
         check(not foreign, f"the tensors in '{self.path}' are not those of {what}; choose another folder")
         with torch.no_grad():
             for name, value in wanted.items():
                 value.copy_(found[name])
-        return saved.step, saved.seconds
+        return saved.step, saved.seconds, saved.rows
 
     def _check_settings(self, saved: Progress) -> None:
         where = f"the run in '{self.path.parent}'"
         old = validated(type(self.config), saved.facts.get("train", {}), f"'{self.path}'")
-        old = replace(old, compile=self.config.compile)  # which is no other run
+        old = replace(old, compile=self.config.compile)  # the same run, compiled or not
         if all(learning_rate(k, old) == learning_rate(k, self.config) for k in range(min(saved.step, old.steps))):
-            old = replace(old, steps=self.config.steps)  # nor is this, while what is behind would be the same
-        changed = shorten(differences({**renamed(saved.facts), "train": asdict(old)}, self.facts), 300)
+            old = replace(old, steps=self.config.steps)  # more steps are the same run while the rates so far are equal
+        unknown = {key: value for key, value in self.facts.items() if key.endswith("_hash")}  # to older versions
+        changed = shorten(differences({**unknown, **renamed(saved.facts), "train": asdict(old)}, self.facts), 300)
         check(not changed, f"{where} was started with other settings ({changed}); use the same to resume")
         check(saved.step <= self.config.steps, f"{where} has done {saved.step} steps, more than {self.config.steps}")
+
+
+def frozen_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """By name, the modules that have parameters, none of which requires a gradient."""
+    named = model.named_modules(remove_duplicate=False)
+    return {name: each for name, each in named if {weight.requires_grad for weight in each.parameters()} == {False}}
+
+
+def frozen_state(model: nn.Module) -> dict[str, Tensor]:
+    """What training leaves as it is: parameters that require no gradient, and all that `frozen_modules` hold."""
+    frozen = {name for name, weight in model.named_parameters(remove_duplicate=False) if not weight.requires_grad}
+    within = tuple(f"{name}." for name in frozen_modules(model))
+    return {name: value for name, value in model.state_dict().items() if name in frozen or name.startswith(within)}
+
+
+def frozen_facts(model: nn.Module) -> dict[str, str]:
+    """What a checkpoint says of the weights that it leaves out."""
+    frozen = frozen_state(model)
+    return {"frozen_hash": short_hash(frozen.values())} if frozen else {}
+
+
+def short_hash(tensors: Iterable[Tensor]) -> str:
+    """16 hexadecimal digits of a SHA-256 over the tensors' bytes.
+
+    >>> short_hash([torch.arange(3)]) == short_hash([torch.arange(3)]) != short_hash([torch.arange(4)])
+    True
+    """
+    arrays = (tensor.detach().cpu().flatten().view(torch.uint8).numpy() for tensor in tensors)
+    return sha256(b"".join(sha256(array).digest() for array in arrays)).hexdigest()[:16]
 
 
 def _fits(name: str, found: Tensor, wanted: Tensor) -> bool:
@@ -136,43 +178,35 @@ def _flat(facts: Mapping[str, Any], above: tuple[str, ...] = ()) -> dict[tuple[s
 class Metrics:
     """`metrics.csv` of a run, a row a step: collected and written whole, so that a kill leaves no half line.
 
-    What the file holds already is read. Raises `UserError` where that is no table of ours.
+    What the file holds already is read. Raises `UserError` where that is no table of ours, or cannot be read.
     """
 
     FIELDS = ("step", "loss", "lr", "images_per_second")
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        self.rows = self._read() if self.path.exists() else []
+        self.rows = self._read() if os.path.exists(path) else []
 
-    def _read(self) -> list[tuple[int, str, str, str]]:
-        try:
-            with open(self.path, newline="") as file:
-                header, *lines = csv.reader(file)
-            numbers = [tuple(map(float, line)) for line in lines]  # or this raises
-            if {len(row) for row in numbers} - {len(self.FIELDS)} or tuple(header) != self.FIELDS:
-                raise ValueError(header)
-            return [(int(step), *rest) for step, *rest in lines]
-        except (OSError, ValueError, csv.Error) as error:
-            what = f"'{self.path}' is damaged: no table of {', '.join(self.FIELDS)}"
-            raise UserError(f"{what}; move it away to resume without it") from error
+    def _read(self) -> list[Row]:
+        what, advice = f"is damaged: no table of {', '.join(self.FIELDS)}", "move it away to resume without it"
+        check(os.path.isfile(self.path), f"'{self.path}' is no file; {advice}")
+        with reading(self.path, what, advice), open(self.path, newline="", encoding="utf-8-sig") as file:
+            header, *lines = csv.reader(file)
+            check(tuple(header) == self.FIELDS, f"'{self.path}' {what}; {advice}")
+            return TypeAdapter(list[Row]).validate_python(lines)
 
-    @property
-    def last(self) -> int:
-        """The last step that has a row; 0 where there is none."""
-        return self.rows[-1][0] if self.rows else 0
-
-    def keep(self, steps: int) -> None:
-        """Drop the rows beyond so many steps: a run that goes on from there makes them again."""
-        self.rows = [row for row in self.rows if row[0] <= steps]
+    def keep(self, steps: int, last: Sequence[Row] = ()) -> None:
+        """Drop the rows beyond so many steps, which a run makes again; put `last` in the place of the last of them."""
+        self.rows = [*(row for row in self.rows if row[0] <= steps - len(last)), *last]
 
     def add(self, step: int, loss: float, lr: float, images_per_second: float) -> None:
-        self.rows.append((step, f"{loss:.6f}", f"{lr:.3e}", f"{images_per_second:.1f}"))
+        self.rows.append((step, round(loss, 6), lr, images_per_second))
 
     def write(self) -> None:
+        lines = [(step, f"{loss:.6f}", f"{lr:.3e}", f"{rate:.1f}") for step, loss, lr, rate in self.rows]
         with atomic_write(self.path) as temporary, open(temporary, "w", newline="") as file:
-            csv.writer(file).writerows([self.FIELDS, *self.rows])
+            csv.writer(file).writerows([self.FIELDS, *lines])
 
     def mean_loss(self, last: int) -> float | None:
         """The mean of the last so many losses; None where there is none."""
-        return round(fmean(float(row[1]) for row in self.rows[-last:]), 5) if self.rows else None
+        return round(fmean(row[1] for row in self.rows[-last:]), 5) if self.rows else None

@@ -38,7 +38,7 @@ class RunConfig:
     warmup: Annotated[int, Field(ge=0)] = 200
     ema_decay: Share = 0.999
     clip_grad: Positive | None = None
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     precision: Literal["no", "bf16", "fp16", "auto"] = "no"
     decay: Share = 1.0
     compile: bool = False

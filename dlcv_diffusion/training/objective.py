@@ -7,7 +7,7 @@ processes, each of which takes its share of the batch, follow the path of one.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +22,7 @@ from ..guidance import drop_labels
 from ..images.arrays import ImageArrays
 from ..models.registry import save_model
 from ..schedule import NoiseSchedule
+from .checkpoints import short_hash
 from .config import RunConfig, TrainConfig
 
 
@@ -54,7 +55,7 @@ class Objective(Protocol):
 class DiffusionObjective(Objective):
     """E‖ε − ε_θ(√ᾱ_t x0 + √(1−ᾱ_t) ε, t, c)‖² (DDPM, eq. 14) with label drop; v or x0 for ε, as `config` says.
 
-    Raises `UserError` for data whose size or labels do not fit the model.
+    Raises `UserError` for data whose size or labels do not fit the model, or a model without in_channels.
 
     >>> objective = DiffusionObjective(model, data, NoiseSchedule.linear(350), TrainConfig(steps=9))  # doctest: +SKIP
     >>> loss = objective.loss(model, *objective.batch(0))                                             # doctest: +SKIP
@@ -68,21 +69,22 @@ class DiffusionObjective(Objective):
     def __post_init__(self) -> None:
         images, model = self.data.images, self.model
         check(len(images), "there are no images to train on")
-        drawn = getattr(model, "shape", None) or (model.in_channels, *images.shape[2:])
+        drawn = getattr(model, "shape", None) or (getattr(model, "in_channels", None), *images.shape[2:])
+        check(drawn[0], f"a {type(model).__name__} does not say what it takes; give it an attribute in_channels")
         made, wanted = ("×".join(map(str, shape)) for shape in (images.shape[1:], drawn))
         check(made == wanted, f"the model takes images of {wanted} (channels, height, width), not {made}")
-        top = int(self.data.labels.max())
-        known = top < self.null or not self.null
-        check(known, f"label {top} is out of range; the model knows labels 0 to {self.null - 1}")
+        for label in map(int, self.data.labels.aminmax()):
+            known = 0 <= label < self.null or not self.null
+            check(known, f"label {label} is out of range; the model knows labels 0 to {self.null - 1}")
 
     @property
     def null(self) -> int:
         """The label that stands for none; 0 where the model takes no labels."""
         return getattr(self.model, "num_classes", 0)
 
-    @property
+    @cached_property
     def facts(self) -> dict[str, Any]:
-        return {"schedule": self.schedule.config}
+        return {"schedule": self.schedule.config, "data_hash": short_hash([self.data.images, self.data.labels])}
 
     def batch(self, step: int) -> tuple[Tensor, ...]:
         return noised_batch(step, self.data, self.schedule, self.null, self.config)

@@ -71,10 +71,8 @@ class Recipe:
         facts = {"images": len(data), **facts}
         drawn = {**facts, "train": asdict(config)}
 
-        def draw(network: nn.Module, path: Path) -> None:
-            preview(own_denoiser(network, drawn), path)
-
-        return train(model, data, self.schedule(), config, out, preview=draw, metadata=facts, **rest)
+        rest["preview"] = lambda network, path: preview(own_denoiser(network, drawn), path)
+        return train(model, data, self.schedule(), config, out, metadata=facts, **rest)
 
 
 def recipe_of(recipes: Mapping[str, Recipe], preset: str) -> Recipe:

@@ -3,6 +3,7 @@
 import math
 import operator
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,10 +58,8 @@ def plain_number(value: Any) -> Any:
     """
     if isinstance(value, bool | str):
         return value
-    try:
+    with suppress(TypeError):
         return operator.index(value)
-    except TypeError:
-        pass
     digits = {2: 3, 4: 6}.get(getattr(value, "itemsize", 8), 12)  # of half, single and double precision
     try:
         number = float(f"{float(value):.{digits}g}")

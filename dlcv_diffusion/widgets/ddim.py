@@ -54,9 +54,7 @@ def eta_explorer(
         return ddim(denoiser, x_T, schedule, steps=steps, eta=eta, seeds=[seed], **sampling), steps
 
     def describe(eta: float, steps: int, seed: int) -> str:
-        return (
-            "fresh noise is added at every step" if eta else "no noise is added: the image is a function of x_T alone"
-        )
+        return "fresh noise is added at every step" if eta else "no noise is added: the image follows from x_T alone"
 
     controls = {
         "eta": Control(etas, "noise added, η", start=start[0], symbol="η"),

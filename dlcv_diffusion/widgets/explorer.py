@@ -182,7 +182,7 @@ class Explorer:
             shown = -math.inf
             for item, done, total in self._drafts(position) if position not in self.pictures else ():
                 if drafts and done != total and time.monotonic() - shown > BETWEEN_DRAFTS:
-                    self._send(self._tiled(getattr(item, "x0", item)), words, f"step {done} of {total or '…'}")
+                    self._send(tile(getattr(item, "x0", item), self._columns), words, f"step {done} of {total or '…'}")
                     shown = time.monotonic()
                 yield
             self._send(self.pictures[position], words)
@@ -210,10 +210,7 @@ class Explorer:
         for done, item in enumerate(drawn if isinstance(drawn, Iterator) else [drawn], start=1):
             yield item, done, total
         check(done, "no picture came; a sampler can be run only once, so make a new one in the function")
-        self.pictures[position] = self._tiled(getattr(item, "x", item))
-
-    def _tiled(self, images: Picture) -> np.ndarray:
-        return tile(images, self._columns)
+        self.pictures[position] = tile(getattr(item, "x", item), self._columns)
 
     def _png(self, picture: np.ndarray) -> bytes:
         zoom = self._zoom or max(1, min(WIDEST // picture.shape[1], TALLEST // picture.shape[0]))

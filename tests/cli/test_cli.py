@@ -305,7 +305,7 @@ def test_a_full_disk_behind_the_standard_output_is_one_sentence(tmp_path):
         words = [sys.executable, "-m", "dlcv_diffusion", "info"]
         run = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     assert run.returncode == 2
-    assert run.stderr == "dlcv: cannot write to the standard output: No space left on device; lead it elsewhere\n"
+    assert run.stderr == "dlcv: cannot write to the standard output: No space left on device; redirect it elsewhere\n"
 
 
 @pytest.mark.parametrize(
@@ -314,7 +314,7 @@ def test_a_full_disk_behind_the_standard_output_is_one_sentence(tmp_path):
         (MemoryError(), 2, "there is not enough memory; choose a smaller size, count or batch size"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"), 2, "there is not enough memory; "),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB"), 2, "there is not enough memory; "),
-        (ConnectionError("no route to host"), 2, "no route to host; give another file or folder, or mend this one"),
+        (ConnectionError("no route to host"), 2, "no route to host; give another file or folder, or fix this one"),
         (PermissionError(13, "Permission denied", "a\udcff"), 2, r"'a\udcff': Permission denied; give another file"),
         (UserError("two\nlines"), 2, "two"),
         (KeyboardInterrupt(), 130, "stopped"),

@@ -165,7 +165,7 @@ BAD = {
     "sample faces noise out --weights none.safetensors": "no weights at 'none.safetensors'",
     "sample faces noise out --weights digits": "'digits' draw classes by label",
     "sample faces noise out --weights empty": "'empty' holds no network of diffusers",
-    "sample faces noise out --weights UNet.pt": "holds weights without a network",
+    "sample faces noise out --weights UNet.pt": "no weights at|holds weights without a network",
     "sample faces noise out --weights UNet.pt --unet-py none.py": "no such file: 'none.py'",
     "sample faces noise out --weights UNet.pt --unet-py words.txt": "'words.txt' cannot be run: SyntaxError",
     f"{SAMPLE} --unet-py UNet.py": r"unet_py \(--unet-py\) does nothing",

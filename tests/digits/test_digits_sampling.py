@@ -309,7 +309,10 @@ def test_the_overview_goes_from_noise_to_all_classes(model, drawn):
     shown, names_of_rows, names_of_columns, title, options = drawn["image_grid"]
     assert title == "MNIST-M 0–9, then second half 0–9"
     assert shown.shape == (4, 20, 3, 28, 28) and torch.equal(shown[0], seeded_noise((20, 3, 28, 28), range(20)))
-    assert names_of_rows == ["noise", "t = 19", "t = 11", "result"] and names_of_columns == [*"0123456789"] * 2
+    assert (
+        names_of_rows == ["noise", "$x_0$ at t = 19", "$x_0$ at t = 11", "result"]
+        and names_of_columns == [*"0123456789"] * 2
+    )
     finished = sample_digits(model, range(20), range(20), config)
     assert distance(to_uint8(shown[-1]), finished).max() <= 2
     assert options["facts"]["seeds"] == list(range(20))

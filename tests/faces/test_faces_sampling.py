@@ -89,7 +89,7 @@ def test_a_diffusers_folder_is_a_denoiser_too(tmp_path):
 @pytest.mark.parametrize(
     "weights, unet_py, said",
     [
-        ("UNet.pt", None, r"'UNet.pt' holds weights without a network; give its code too, unet_py \(--unet-py UNet.py"),
+        ("UNet.pt", None, "no weights at 'UNet.pt'"),
         ("small.safetensors", "UNet.py", r"unet_py \(--unet-py\) does nothing for the weights 'small.safetensors'"),
         ("face", None, "no weights at 'face'; give a .safetensors file or one of: digits, faces"),
         ("runs/faces.safetensors", None, "no weights at 'runs/faces.safetensors'"),

@@ -127,10 +127,28 @@ def test_what_is_frozen_does_not_move_and_is_not_kept(tmp_path):
     assert average.words.weight is model.words.weight  # shared, not copied
     assert not torch.equal(average.new, model.new)
     saved = weights(tmp_path)
-    assert {name for name in saved if "words" in name or name.endswith(("0.weight", "3.bias"))} == set()
+    assert {name for name in saved if "words" in name or "encoder" in name} == set()
     assert {"model.new", "ema.module.new", "optimizer.0.exp_avg"} <= saved.keys()
     assert read_tensors(tmp_path / "model.safetensors")[0].keys() == {"new"}
     assert model.training and not model.encoder.training and not model.encoder[2].training
+
+
+def test_other_frozen_weights_are_refused(tmp_path):
+    go("inversion", tmp_path, until=3)
+    for name in ("words.weight", "encoder.1.running_mean"):
+        objective = made("inversion")
+        objective.model.state_dict()[name][0] += 1
+        with pytest.raises(UserError, match="frozen_hash: [0-9a-f]{16} then, [0-9a-f]{16} now"):
+            next(run(objective, CONFIG, tmp_path, resume=True, device="cpu"))
+
+
+def test_an_older_checkpoint_with_frozen_statistics_goes_on(tmp_path):
+    go("inversion", tmp_path, until=3)
+    tensors, header = read_tensors(tmp_path / "checkpoint.safetensors")
+    del header["checkpoint"]["facts"]["frozen_hash"]
+    older = {f"{prefix}encoder.1.running_mean": torch.zeros(5) for prefix in ("model.", "ema.module.")}
+    write_tensors(tmp_path / "checkpoint.safetensors", {**tensors, **older}, header)
+    assert [state.step for state in go("inversion", tmp_path, resume=True)[1]] == [3, 4, 5, 6]
 
 
 def test_an_average_of_half_and_half_is_that_of_the_new_vector(tmp_path):

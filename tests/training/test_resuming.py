@@ -2,16 +2,31 @@
 
 import json
 import math
+import os
+from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
-from small_runs import contents, names, one_thread, small_train, small_train_states, write_npz  # noqa: F401 – for every test here
+from small_runs import (
+    SCHEDULE,
+    contents,
+    names,
+    one_thread,  # noqa: F401 – for every test here
+    small_digits,
+    small_network,
+    small_train,
+    small_train_states,
+    write_npz,
+)
 
 from dlcv_diffusion import UserError
 from dlcv_diffusion import device as devices
+from dlcv_diffusion.digits.training import train_digits
+from dlcv_diffusion.faces.training import train_faces
+from dlcv_diffusion.images.arrays import ImageArrays
 from dlcv_diffusion.models.registry import read_header, read_tensors, write_tensors
-from dlcv_diffusion.training import TrainConfig
+from dlcv_diffusion.training import DiffusionObjective, TrainConfig, train
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -62,10 +77,110 @@ def test_a_new_or_an_empty_folder_may_begin(tmp_path, resume):
         assert len(small_train(tmp_path / folder, resume=resume)) == 6
 
 
-def test_what_a_kill_before_the_first_checkpoint_left_is_begun_anew(tmp_path):
-    (tmp_path / "metrics.csv").write_text("step,loss,lr,images_per_second\n1,0.5,1e-3,9.0\n2,0.5,1e-3,9.0\n")
-    refused(tmp_path, "holds a training run already")
-    assert [state.step for state in small_train(tmp_path, resume=True)] == [1, 2, 3, 4, 5, 6]
+@pytest.mark.parametrize("resume", [True, False])
+def test_metrics_without_a_checkpoint_are_not_overwritten(tmp_path, resume):
+    (tmp_path / "metrics.csv").write_text("step,loss,lr,images_per_second\n1,0.5,1e-3,9.0\n")
+    refused(tmp_path, "holds a training run already, without a checkpoint to go on from", resume=resume)
+
+
+def test_nothing_is_there_before_the_first_checkpoint(tmp_path):
+    left(tmp_path / "run", until=3, checkpoint_every=4)
+    assert names(tmp_path) == []
+
+
+def test_metrics_lost_after_a_checkpoint_come_from_it(tmp_path):
+    left(tmp_path, until=3)
+    rows = (tmp_path / "metrics.csv").read_text()
+    (tmp_path / "metrics.csv").unlink()
+    left(tmp_path, until=3, resume=True)
+    assert (tmp_path / "metrics.csv").read_text() == rows and rows.count("\n") == 3
+
+
+def test_a_model_lost_after_the_last_checkpoint_is_written_again(tmp_path):
+    small_train(tmp_path)
+    whole = contents(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    assert small_train(tmp_path, seed=3, resume=True) == []
+    assert contents(tmp_path) == whole
+
+
+def test_what_others_do_below_the_folder_stays(tmp_path):
+    (tmp_path / "drawn" / ".partial-abcd1234").mkdir(parents=True)
+    (tmp_path / ".partial-abcd1234").mkdir()
+    small_train(tmp_path)
+    assert "drawn/.partial-abcd1234" in names(tmp_path) and ".partial-abcd1234" not in names(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "metadata, said",
+    [
+        ({"where": Path("runs")}, "kept as JSON .*PosixPath is not JSON serializable.; give other metadata"),
+        ({"name": 7}, "name is 7; it should be a valid string"),
+    ],
+)
+def test_a_run_that_could_not_be_saved_is_refused_before_its_first_step(tmp_path, monkeypatch, metadata, said):
+    monkeypatch.setattr("dlcv_diffusion.training.objective.noised_batch", None)
+    refused(tmp_path, said, metadata=metadata)
+
+
+class Own(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 3, 1)
+
+
+@pytest.mark.parametrize("channels, said", [(3, "cannot save a Own"), (None, "a Own does not say what it takes")])
+def test_a_network_of_one_s_own_is_told_before_the_first_step(tmp_path, channels, said):
+    network = Own()
+    if channels:
+        network.in_channels = channels
+    with pytest.raises(UserError, match=said):
+        next(train(network, small_digits(), SCHEDULE, TrainConfig(steps=2), tmp_path / "run", device="cpu"))
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("part", ["images", "labels"])
+def test_other_data_are_refused_and_older_checkpoints_go_on(tmp_path, part):
+    def go(**options):
+        data = small_digits()
+        if options:
+            getattr(data, part)[0] += 1
+        config = TrainConfig(steps=2, batch_size=4)
+        return list(train(small_network("UNet"), data, SCHEDULE, config, tmp_path, device="cpu", **options))
+
+    go()
+    with pytest.raises(UserError, match="data_hash: [0-9a-f]{16} then, [0-9a-f]{16} now"):
+        go(resume=True)
+    tensors, header = read_tensors(tmp_path / CHECKPOINT)
+    del header["checkpoint"]["facts"]["data_hash"], header["checkpoint"]["rows"]
+    write_tensors(tmp_path / CHECKPOINT, tensors, header)
+    assert go(resume=True) == []
+
+
+def test_no_batch_is_drawn_beyond_the_last(tmp_path, monkeypatch):
+    drawn, batch = [], DiffusionObjective.batch
+    monkeypatch.setattr(DiffusionObjective, "batch", lambda self, step: drawn.append(step) or batch(self, step))
+    small_train(tmp_path)
+    small_train(tmp_path, resume=True)
+    assert drawn == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("options, said", [({}, "holds a training run already"), ({"device": "gpu"}, "device 'gpu'")])
+def test_folder_and_device_are_looked_at_before_the_data(tmp_path, options, said):
+    small_train(tmp_path)
+    for recipe in (train_digits, train_faces):
+        with pytest.raises(UserError, match=said):
+            recipe(data="none.npz", out=tmp_path, **options)
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "locked/run"])
+def test_a_folder_that_cannot_be_made_is_told(tmp_path, name):
+    (tmp_path / "locked").mkdir(mode=0)
+    if "locked" in name and os.access(tmp_path / "locked", os.R_OK):
+        pytest.skip("root may write everywhere")
+    data = ImageArrays(small_digits().images, small_digits().labels)
+    with pytest.raises(UserError, match="cannot write"):
+        list(train_faces(data, "tiny", tmp_path / name, steps=1, device="cpu"))
 
 
 def test_a_failure_leaves_no_folders_and_takes_no_others(tmp_path):

@@ -380,8 +380,8 @@ def test_drafts_come_step_by_step_and_keep_the_size(every_draft):
     pictures, lines = watched(image(explorer)), watched(explorer.widget.children[-1])
     sizes = watched(image(explorer).layout, ["width", "height"])
     slider(explorer).value = 1
-    drafts = [explorer._png(explorer._tiled(grey_of(1, number))) for number in (1, 2, 3)]
-    assert pictures == [*drafts, explorer._png(explorer._tiled(grey_of(1, 100)))]
+    drafts = [explorer._png(tile(grey_of(1, number), explorer._columns)) for number in (1, 2, 3)]
+    assert pictures == [*drafts, explorer._png(tile(grey_of(1, 100), explorer._columns))]
     assert lines == [*(f"w &lt; 2<i> · step {number} of 4</i>" for number in (1, 2, 3)), "w &lt; 2"]
     assert not sizes
 
@@ -487,7 +487,7 @@ def test_the_eta_explorer_shows_what_ddim_gives(denoiser):
     assert (explorer.picture(0.5, 5, 4) == tile(expected)).all()
     assert "fresh noise" in words(explorer)
     children(explorer)[0].value = 0.0
-    assert "function of x_T" in words(explorer)
+    assert "follows from x_T" in words(explorer)
 
 
 def test_the_eta_explorers_still_picture_goes_through_eta(denoiser):
