@@ -57,11 +57,11 @@ def read_list(path: str | Path) -> list[tuple[str, int]]:
     lines, rows = io.StringIO(text, newline=""), None
     reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
     with suppress(csv.Error):
-        rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
+        rows = [(reader.line_num, row) for row in reader]
     wrong = reader.line_num if rows is None else next((n for n, row in rows if re.search(r"[\r\n]", "".join(row))), 0)
     fault = 'a quote (") is not closed or in the wrong place, or a cell is too long or has a line break'
     check(not wrong, f"'{path}', line {wrong}: {fault}; mend it")
-    rows = [(line, row) for line, row in rows if any(row)]
+    rows = [(line, [cell.strip() for cell in row]) for line, row in rows if "".join(row).strip()]
     check(rows, f"'{path}' lists no picture")
     name_column, label_column = _columns(path, rows[0][1])
     listed = []
@@ -85,8 +85,7 @@ def _columns(path: str | Path, header: list[str]) -> tuple[int, int]:
     found = []
     for known in (NAMES, LABELS):
         fits = [n for n in columns if columns[n] == known[0]] or [n for n in columns if columns[n] in known]
-        two = " and ".join(f"'{header[n]}'" for n in fits)
-        check(len(fits) <= 1, f"{begins}: {two} may both hold the {known[0]}; call only one of them so")
+        check(len(fits) <= 1, f"{begins}: {[header[n] for n in fits]} may all hold the {known[0]}; call only one so")
         check(fits or len(columns) == 2, f"{begins}: which column holds the {known[0]} is not known; give {wanted}")
         found.append(fits[0] if fits else None)
     others = (number for number in columns if number not in found)

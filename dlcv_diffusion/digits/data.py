@@ -94,8 +94,7 @@ def load_digits(
     else:
         data = local_digits(name, split, photos=photos, seed=seed)
     if svhn and not has_svhn:
-        first = data.subset(data.labels < 10)
-        data = joined(first, torchvision_svhn(root, split, download=download, limit=limit))
+        data = joined(data.subset(data.labels < 10), torchvision_svhn(root, split, download=download, limit=limit))
     if labels is not None:
         data = data.subset(torch.isin(data.labels, torch.tensor([int(label) for label in labels], dtype=torch.int64)))
         check(len(data), f"the data '{source}' has no image of the labels {list(labels)}; choose others")
@@ -240,8 +239,7 @@ def _zip_of_pictures(path: Path) -> bool:
 def _label(source: str | Path, name: str) -> int:
     """The label that a path tells: `7/a.png`, `17/a.png`, `svhn/7/a.png`, `svhn/7_001.png`, `7_001.png`."""
     *folders, file = name.split("/")
-    halves = (Path(os.path.abspath(source)).stem, *folders)
-    half = 10 if any(folder.lower() in ("svhn", "street") for folder in halves) else 0
+    half = 10 if {"svhn", "street"} & {f.lower() for f in (Path(os.path.abspath(source)).stem, *folders)} else 0
     digits = [f for f in folders if re.fullmatch("[0-9]{1,9}", f)] or re.findall("^([0-9]{1,9})_", file)
     wanted = "name it as '7/a.png', 'svhn/7/a.png' or 'svhn/7_001.png'"
     check(digits, f"'{source}/{name}' has no class in its path; {wanted}")

@@ -81,14 +81,13 @@ def grade_digits(
     svhn is read by our judge, not by the course's classifier: no statement about the course's baselines
     """
     check(os.path.isdir(folder), f"no such folder: '{folder}'; give the one that holds mnistm/ and svhn/")
-    lenet = load_course_classifier(mnistm_classifier) if mnistm_classifier is not None else None
     pictures = {name: read_half(Path(folder) / name, per_digit) for name in HALF_FOLDERS}
     judge = judge or default_judge()
     read = {name: judge.read(images, half)[0] for half, (name, (images, _)) in enumerate(pictures.items())}
     read_by = dict.fromkeys(HALF_FOLDERS, "our judge")
-    if lenet is not None:
+    if mnistm_classifier is not None:
         with torch.no_grad():
-            read["mnistm"] = lenet(to_x0(pictures["mnistm"][0])).argmax(1)
+            read["mnistm"] = load_course_classifier(mnistm_classifier)(to_x0(pictures["mnistm"][0])).argmax(1)
         read_by["mnistm"] = f"the LeNet in {Path(mnistm_classifier).name}"
     return Grade({name: accuracy_of(read[name], digits, 10) for name, (_, digits) in pictures.items()}, read_by)
 

@@ -77,10 +77,7 @@ def _read_noise(path: Path) -> Tensor:
     noise, wanted = load_tensors(path, "a plain tensor"), "a noise is a float tensor (1, C, H, W)"
     check(isinstance(noise, Tensor), f"'{path}' holds no tensor by itself; {wanted}")
     plain = stored(noise) and not noise.is_nested
-    check(
-        plain,
-        f"'{path}' holds a sparse, nested, empty (meta) or expanded tensor, not a number for each pixel; {wanted}",
-    )
+    check(plain, f"'{path}' holds a sparse, nested, empty (meta) or expanded tensor; {wanted}, a number for each pixel")
     check(noise.is_floating_point(), f"'{path}' holds a tensor of {noise.dtype}; {wanted}")
     fits = noise.ndim == 4 and len(noise) == 1 and noise.numel() > 0
     check(fits, f"'{path}' holds a tensor of the shape {tuple(noise.shape)}; a noise has (1, C, H, W)")

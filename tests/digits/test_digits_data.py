@@ -1,9 +1,11 @@
 """Four doors to the digits, each on files in its real format, and the sentence for each thing that can be wrong."""
 
 import gzip
+import io
 import re
 import shutil
 import struct
+import zipfile
 
 import numpy as np
 import pytest
@@ -141,6 +143,9 @@ def test_a_bad_list_gets_one_sentence(hw2, text, sentence):
         b" image_name , label \n a.png , 7 \n b c.png ,\t0\n",
         b"image_name;label\na.png;7\nb c.png;0\n",
         b"image_name\tlabel\na.png\t7\nb c.png\t0\n",
+        b"image_name,class,label\na.png,3,7\nb c.png,x,0\n",
+        b"name,label,image_name\nx,7,a.png\ny,0,b c.png\n",
+        b"Unnamed: 0.1,Unnamed: 0,image_name,label\n0,0,a.png,7\n1,1,b c.png,0\n",
         b"picture,number\n\na.png,7\n,\nb c.png,0\n\n",
         b"picture,label\na.png,7,a comment\nb c.png,+0,\n",
     ],
@@ -167,6 +172,12 @@ def test_pandas_own_lists_are_read(tmp_path):
         (b"image_name,label\na.png," + b"9" * 5000, "line 2: 'a.png,9999"),
         (b"image_name,label\n,7\n", "line 2: ',7' is not"),
         (b'image_name,label\n"a.png,7\nb.png,0\n', "a quote"),
+        (b'image_name,label\n"a.png,7\nb.png,0\n"c.png,1\n', "line 4: a quote"),
+        (b'image_name,label\n"a.png,7\nb.png,0\n",3\n', "line 4: a quote"),
+        (b'image_name,label,note\na.png,7,"\nb.png,0,"\nc.png,1,x\n', "line 3: a quote"),
+        (b"name,image,label\na.png,b.png,7\n", "['name', 'image'] may all hold the image_name"),
+        (b"image_name,Class,digit\na.png,8,7\n", "['Class', 'digit'] may all hold the label"),
+        (b"image_name,label,label\na.png,8,7\n", "['label', 'label'] may all hold the label"),
         (b"a,b,c\n1.png,7,3\n", "begins with 'a,b,c': which column holds the image_name is not known"),
         (b"0,a.png,7\n1,b.png,0\n", "begins with '0,a.png,7'; its first line must be a header"),
         ("image_name,label\n臉.png,7\n".encode("big5"), "is not a CSV file in UTF-8"),
@@ -330,6 +341,40 @@ def test_bad_folders_get_one_sentence(tmp_path):
         load_digits(tmp_path, split="held_out")
     with pytest.raises(UserError, match="no such split"):
         load_digits(tmp_path, split="test")
+
+
+@pytest.mark.parametrize("name", ["svhn", "SVHN", "street"])
+def test_the_folder_that_is_given_tells_the_half_too(tmp_path, monkeypatch, name):
+    for digit in ("7", "13"):
+        (tmp_path / name / digit).mkdir(parents=True)
+        Image.fromarray(pictures(1)[0]).save(tmp_path / name / digit / "a.png")
+    shutil.make_archive(tmp_path / name, "zip", tmp_path / name)
+    monkeypatch.chdir(tmp_path / name)
+    for source in (tmp_path, tmp_path / name, f"{tmp_path / name}/", ".", tmp_path / f"{name}.zip"):
+        assert load_digits(source).labels.tolist() == [13, 17]
+
+
+@pytest.mark.parametrize("name", ["9" * 5000, "/".join(["9" * 5000, "a"])])
+def test_a_class_of_thousands_of_digits_is_none(tmp_path, name):
+    content = io.BytesIO()
+    Image.fromarray(pictures(1)[0]).save(content, "PNG")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr(f"{name}_a.png", content.getvalue())
+    with pytest.raises(UserError, match="has no class in its path; name it as"):
+        load_digits(tmp_path / "a.zip")
+
+
+def test_zips_and_arrays_are_known_without_their_suffix(tmp_path):
+    for number, image in enumerate(pictures(3)):
+        (tmp_path / "by_class" / "7").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(tmp_path / "by_class" / "7" / f"{number}.png")
+    shutil.make_archive(tmp_path / "a", "zip", tmp_path / "by_class")
+    np.savez(tmp_path / "b.npz", images=pictures(9).transpose(0, 3, 1, 2), labels=np.arange(9))
+    for name in ("a.zip", "b.npz"):
+        expected = load_digits(tmp_path / name)
+        (tmp_path / name).rename(tmp_path / "data")
+        data = load_digits(tmp_path / "data")
+        assert torch.equal(data.images, expected.images) and torch.equal(data.labels, expected.labels)
 
 
 @pytest.mark.parametrize("name", ["²", "①", "½", "七", "seven", "7a", "-1"])

@@ -75,6 +75,11 @@ def test_bad_photographs_are_named(tmp_path, monkeypatch):
     (tmp_path / "broken.jpg").write_bytes(b"not a picture")
     with pytest.raises(UserError, match="not a zip"):
         load_photos(tmp_path / "broken.jpg")
+    (tmp_path / "broken.jpg").unlink()
+    Image.fromarray(np.zeros((40, 30, 3), np.uint8)).save(tmp_path / "large.png")
+    assert load_photos(tmp_path)[0].shape == (40, 30, 3)
+    with pytest.raises(UserError, match=r"large\.png' is 30×40, smaller than 32×32 pixels; replace it, or take it out"):
+        load_photos(tmp_path, least=32)
     with pytest.raises(UserError, match="smaller than"):
         mnist_m(DIGITS, [np.zeros((20, 90, 3), np.uint8)], 0)
     with pytest.raises(UserError, match="needs photographs"):

@@ -56,6 +56,14 @@ def test_missing_folders_and_folders_without_fonts_are_named(tmp_path):
         find_fonts(tmp_path)
 
 
+def test_fonts_behind_links_are_found_and_a_link_to_nothing_is_told(tmp_path, fonts):
+    (tmp_path / "linked").symlink_to(TTF)
+    assert [font.family for font in find_fonts(tmp_path)] == [font.family for font in fonts]
+    (tmp_path / "gone.ttf").symlink_to(tmp_path / "gone")
+    with pytest.raises(UserError, match="gone.ttf' is a link to what is not there; give folders of fonts"):
+        find_fonts(tmp_path)
+
+
 def test_image_i_depends_on_seed_and_i_alone(fonts):
     images, digits = street_digits(12, 5, fonts)
     later, _ = street_digits(3, 5, fonts, start=8)

@@ -1,5 +1,7 @@
 """Noises in files: written from seeds, read with nothing run, refused in one sentence where they are something else."""
 
+from argparse import Namespace
+
 import pytest
 import torch
 from small_runs import full_disk, names
@@ -75,12 +77,13 @@ class Code:
         (torch.zeros(SHAPE, device="meta"), "sparse, nested, empty"),
         (torch.zeros(SHAPE).to_sparse(), "sparse, nested, empty"),
         (torch.nested.nested_tensor([torch.zeros(3), torch.zeros(2)], layout=torch.jagged), "sparse, nested, empty"),
-        (torch.zeros(1, 3, 1, 1).expand(1, 3, 10**6, 10**6), "expanded tensor, not a number for each pixel"),
+        (torch.zeros(1, 3, 1, 1).expand(1, 3, 10**6, 10**6), "expanded tensor; .* a number for each pixel"),
         (torch.zeros(()), r"the shape \(\)"),
         (torch.full(SHAPE, 1e300, dtype=torch.float64), "not finite"),
         (torch.full(SHAPE, torch.nan), "not finite"),
         (torch.full(SHAPE, torch.inf), "not finite"),
         ({"x": torch.zeros(SHAPE)}, "holds no tensor by itself"),
+        (Namespace(seed=1), "holds no tensor by itself"),
         (Code(), "not a whole .pt file of a plain tensor"),
         (None, "not a whole .pt file"),
     ],

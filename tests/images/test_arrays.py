@@ -36,6 +36,11 @@ def test_arrays_that_do_not_fit_are_refused():
         ImageArrays(torch.zeros(2, 3, 4, 4), torch.zeros(2))
     with pytest.raises(UserError, match="labels"):
         ImageArrays(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.zeros(3))
+    for wrong in (["a", "b"], None, [[1, 2], [3]], {"a": 1}):
+        with pytest.raises(UserError, match="labels must be whole numbers"):
+            ImageArrays(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), wrong)
+        with pytest.raises(UserError, match="images must be a tensor or array, uint8"):
+            ImageArrays(wrong, torch.zeros(2))
     for wrong in (0.5, float("nan"), float("inf")):
         with pytest.raises(UserError, match="whole numbers"):
             ImageArrays(torch.zeros(1, 3, 4, 4, dtype=torch.uint8), torch.tensor([wrong]))

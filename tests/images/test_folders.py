@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from small_faces import picture
 
 from dlcv_diffusion import UserError
@@ -16,7 +17,7 @@ from dlcv_diffusion.digits.course import read_list
 from dlcv_diffusion.digits.data import load_digits
 from dlcv_diffusion.digits.mnist_m import load_photos
 from dlcv_diffusion.faces.data import load_faces
-from dlcv_diffusion.images.folders import picture_names, read_pictures
+from dlcv_diffusion.images.folders import PICTURE_SUFFIXES, picture_names, read_pictures
 
 
 def write(path, number=0, size=(28, 28)):
@@ -43,6 +44,10 @@ LEFTOVERS = [
     ".DS_Store",
     "Thumbs.db",
     "desktop.ini",
+    "$RECYCLE.BIN/$R1.png",
+    "#recycle/a.png",
+    "lost+found/a.png",
+    "System Volume Information/a.png",
     "readme.txt",
 ]
 
@@ -246,3 +251,37 @@ def test_digits_by_class_may_lie_in_a_zip(tmp_path):
     root = by_class(tmp_path / "root", count=2)
     shutil.make_archive(tmp_path / "root", "zip", root)
     assert load_digits(tmp_path / "root.zip").images.equal(load_digits(root).images)
+
+
+@pytest.mark.parametrize("prefix, separator", [("./", "/"), ("", "\\"), (".\\", "\\"), ("/", "/"), ("../", "/")])
+def test_zips_of_other_packers_are_read_as_the_folder_that_they_hold(tmp_path, prefix, separator):
+    root = by_class(tmp_path / "root", count=2)
+    write(root / "7" / ".ipynb_checkpoints" / "x.png")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        file.writestr(f"{prefix}7{separator}", b"")
+        for path in sorted(root.rglob("*.png")):
+            file.writestr(prefix + path.relative_to(root).as_posix().replace("/", separator), path.read_bytes())
+    names = picture_names(tmp_path / "a.zip")
+    assert names == picture_names(root) and len(names) == 20
+    assert list(read_pictures(tmp_path / "a.zip", names)) == list(read_pictures(root, names))
+    assert load_digits(tmp_path / "a.zip").labels.bincount().tolist() == [2] * 10
+
+
+@pytest.mark.parametrize("name", ["1.HEIC", "a/1.heif", "1.raw", "1.dng", "1.svg", "1.psd"])
+def test_pictures_of_kinds_that_are_not_read_are_told_and_not_left_out(tmp_path, name):
+    write(tmp_path / "0.png")
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(b"a picture")
+    assert f"{name}' is of a kind that cannot be read; save it as PNG, or take it out" in sentence(load_faces, tmp_path)
+
+
+@pytest.mark.parametrize("suffix", PICTURE_SUFFIXES)
+def test_every_suffix_is_found_and_read(tmp_path, suffix):
+    Image.init()
+    kind = {".jfif": "JPEG"}.get(suffix) or Image.EXTENSION.get(suffix)
+    if kind not in Image.SAVE:
+        pytest.skip("this Pillow was built without it")
+    Image.new("RGB", (32, 32), (200, 100, 50)).save(tmp_path / f"a{suffix}", kind)
+    expected = (200, 100, 50)
+    pixels = load_photos(tmp_path)[0].astype(int)
+    assert pixels.shape == (32, 32, 3) and abs(pixels - expected).max() <= 8

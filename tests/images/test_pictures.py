@@ -19,17 +19,17 @@ def read(path, mode="RGB"):
     return np.asarray(open_picture(path, "give another", mode=mode)).astype(int)
 
 
-def png_of_16_bits(path, pixels, colour_type):
-    """A PNG of 16 bits a channel, which Pillow does not write in colour."""
-    height, width = pixels.shape[:2]
+def png_of_16_bits(path, pixels, colour_type, chunks=(), size=None):
+    """A PNG of 16 bits a channel, which Pillow does not write in colour, with other chunks or a wrong size."""
+    width, height = size or pixels.shape[1::-1]
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
-    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
+    chunks = [(b"IHDR", header), *chunks, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*one) for one in chunks))
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
@@ -119,3 +119,43 @@ def test_what_is_no_picture_is_told(tmp_path, content, recwarn):
     with pytest.raises(UserError, match="數 字.png' is not a picture that can be read; give another"):
         read(tmp_path / "數 字.png")
     assert not len(recwarn)
+
+
+def tiff_of_grey(path, rows, bits, photometric):
+    """An uncompressed little-endian TIFF of 28×28 greys, whose packed rows are given."""
+    tags = {256: 28, 257: 28, 258: bits, 259: 1, 262: photometric, 273: 122, 277: 1, 278: 28, 279: len(rows)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    path.write_bytes(struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + struct.pack("<I", 0) + rows)
+
+
+def packed(values):
+    """12-bit numbers, two in three bytes."""
+    a, b = values.reshape(-1, 2).astype(int).T
+    return np.stack([a >> 4, (a & 15) << 4 | b >> 8, b & 255], -1).astype(np.uint8).tobytes()
+
+
+@pytest.mark.parametrize("upright", [False, True])
+def test_a_tiff_says_which_number_is_white(tmp_path, upright):
+    def grey(path):
+        return np.asarray(open_picture(path, "give another", mode="L", upright=upright)).astype(int)
+
+    tiff_of_grey(tmp_path / "black.tif", RAMP.tobytes(), 16, 1)
+    tiff_of_grey(tmp_path / "white.tif", RAMP.tobytes(), 16, 0)
+    assert np.array_equal(grey(tmp_path / "black.tif"), EIGHT)
+    assert np.array_equal(grey(tmp_path / "white.tif"), 255 - EIGHT.astype(int))
+    twelve = np.linspace(0, 4095, 784).round().reshape(28, 28)
+    tiff_of_grey(tmp_path / "twelve.tif", packed(twelve), 12, 1)
+    assert np.array_equal(grey(tmp_path / "twelve.tif"), np.round(twelve * 255 / 4095))
+
+
+def test_a_16_bit_grey_that_is_transparent_shows_white(tmp_path):
+    png_of_16_bits(tmp_path / "a.png", RAMP, 0, chunks=[(b"tRNS", struct.pack(">H", int(RAMP[3, 4])))])
+    shown = EIGHT.copy()
+    shown[3, 4] = 255
+    assert np.array_equal(read(tmp_path / "a.png", "L"), shown)
+
+
+def test_a_huge_picture_is_told_by_its_size(tmp_path):
+    png_of_16_bits(tmp_path / "a.png", RAMP, 0, size=(20_000, 10_000))
+    with pytest.raises(UserError, match=r"a\.png' has more than 178956970 pixels; make it smaller"):
+        read(tmp_path / "a.png")
