@@ -124,14 +124,16 @@ def find_fonts(*folders: str | Path) -> list[Font]:
     """Every font with plain digits below the folders (default: the system's), one of each look, sorted by name.
 
     `ODD_FAMILIES` are left out; so are fonts whose ten digits look the same as those of an earlier one. Links are
-    followed. Raises `UserError` where a folder is missing or may not be read, a link leads nowhere, or nothing fits.
+    followed. Raises `UserError` where nothing fits, or one of these folders is missing or may not be read.
 
     >>> fonts = find_fonts("/usr/share/fonts/truetype/dejavu")   # doctest: +SKIP
     """
     system = [Path(os.path.expanduser(folder)) for folder in FOLDERS.split()]
     system += [Path(sys.prefix, "share", "fonts"), Path(matplotlib.get_data_path(), "fonts", "ttf")]
     roots = folders or [root for root in system if os.path.isdir(root)]
-    files = {Path(root, name) for root in roots for name in files_below(root, "give folders of fonts that can be read")}
+    advice = "give folders of fonts that can be read"
+    files = {Path(root, name) for root in folders for name in files_below(root, advice)}
+    files |= set() if folders else {path for root in roots for path in root.rglob("*")}  # readable or not
     paths = sorted(path for path in files if path.suffix.lower() in (".ttf", ".otf", ".ttc"))
     found = [font for font in map(plain_digits, paths) if font and not re.search(ODD_FAMILIES, font.family.lower())]
     fonts, looks = [], []

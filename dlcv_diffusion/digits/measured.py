@@ -53,7 +53,7 @@ def measured_digits(path: str | Path = MEASURED) -> list[Row]:
 
     Raises `UserError` where the file is missing or holds something else.
 
-    >>> measured_digits()[0]["halves"]["mnistm"]["accuracy"] > 0.9
+    >>> max(row["halves"]["mnistm"]["accuracy"] for row in measured_digits()) > 0.9
     True
     """
     return read_rows(path, MeasuredDigits, "tools/measure_digits.py")
