@@ -63,7 +63,7 @@ class Guided:
         wanted = "load it with load_denoiser(…), give null=…, or sample without guided(…) if it takes no condition"
         check(null is not None, f"this network does not say what stands for no condition; {wanted}")
         ends = (0, 0) if interval is None else tuple(interval)
-        fits = len(ends) == 2 and all(isinstance(t, Integral) for t in ends) and ends[0] <= ends[1]
+        fits = len(ends) == 2 and all(isinstance(t, Integral) and abs(t) < 2**31 for t in ends) and ends[0] <= ends[1]
         advice = "give whole timesteps (lo, hi); schedule.interval(…) makes them of noise levels"
         check(fits, f"the guidance interval is {interval}; {advice}")
         null, wanted = torch.as_tensor(null), "a condition is a tensor (B, …), one embedding for each image, not words"
