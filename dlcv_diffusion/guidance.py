@@ -105,11 +105,9 @@ def labels(given: Sequence[int] | Tensor, null: int) -> Tensor:
 
 
 def drop_labels(labels: Tensor, p: float, null: int, generator: torch.Generator) -> Tensor:
-    """Replace each label by the null class ∅ with probability p, each on its own (Ho, Salimans, algorithm 1).
+    """Replace each label, (B,) int64, by `null`, ∅, with probability p (Ho, Salimans, algorithm 1).
 
-    labels: (B,) int64, null: the number of ∅; returns (B,) int64 on their device, the generator may be on the CPU.
-
-    Raises `UserError` for p outside [0, 1].
+    The generator may be on the CPU. Raises `UserError` for p outside [0, 1].
 
     >>> drop_labels(torch.tensor([3, 13]), p=1.0, null=20, generator=torch.Generator())
     tensor([20, 20])

@@ -21,10 +21,9 @@ Alpha = float | Sequence[float] | Tensor
 def lerp(a: Tensor, b: Tensor, alpha: Alpha) -> Tensor:
     """(1 − α) a + α b: the straight line from a (α = 0) to b (α = 1), computed in float64; (B, …), like a.
 
-    - a, b: (B, …), sample by sample; of length 1 in the first dimension, one sample stands for all.
-    - alpha: one number, or B of them; beyond [0, 1] it extrapolates.
+    - a, b: (B, …), or (1, …) for all; alpha: one number, or B of them; beyond [0, 1] it extrapolates.
 
-    Raises `UserError` for shapes that do not go together, and for numbers that are not finite.
+    Raises `UserError` for shapes that do not fit, and for numbers that are not finite.
 
     >>> lerp(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), [0.0, 0.5])
     tensor([[1.0000, 0.0000],
@@ -86,7 +85,7 @@ def corner_grid(
 
     - corners: (4, …), top left, top right, bottom left, bottom right; rows, columns: at least 2.
 
-    Raises `UserError` for other corners, a smaller grid, or as `between` (`slerp` or `lerp`) does.
+    Raises `UserError` for others, or as `between` does.
 
     >>> corner_grid(torch.randn(4, 1, 8, 8), rows=3, columns=5).shape
     torch.Size([3, 5, 1, 8, 8])

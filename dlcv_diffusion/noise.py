@@ -17,9 +17,7 @@ from .errors import check
 def seeded_noise(shape: Sequence[int], seeds: Iterable[int], device: str | torch.device = "cpu") -> Tensor:
     """x_T ~ N(0, I), float32 of `shape` on `device`: image i is `torch.randn` of seeds[i], drawn on the CPU and moved.
 
-    - shape: (B, C, H, W), or (B, …); seeds: B integers in [0, 2³²).
-
-    Raises `UserError` for a count of seeds other than B, or a seed out of range.
+    - shape: (B, …); seeds: B integers in [0, 2³²), or `UserError` is raised.
 
     >>> pair = seeded_noise((2, 3, 28, 28), seeds=[5, 7])
     >>> torch.equal(pair[1], seeded_noise((1, 3, 28, 28), seeds=[7])[0])
