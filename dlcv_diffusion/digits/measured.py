@@ -46,17 +46,30 @@ class MeasuredDigits(TypedDict):
     signal_leak: NotRequired[bool]
 
 
-def measured_digits(path: str | Path = MEASURED) -> list[Row]:
+def measured_digits(path: str | Path = MEASURED, **settings: Any) -> list[Row]:
     """The rows of measurements, each with `sampler`, `steps`, `w`, `interval` (noise levels, or None), `signal_leak`,
     `per_class`, `seconds`, `halves`: "mnistm" and "svhn", each what a `HalfReport` holds, as plain JSON; and `names`,
     what the halves are called after the data that the weights were trained on.
+
+    - settings: only rows with these values, such as sampler="dpm_solver", steps=20, w=2.0, interval=None.
 
     Raises `UserError` where the file is missing or holds something else.
 
     >>> max(row["halves"]["mnistm"]["accuracy"] for row in measured_digits()) > 0.9
     True
     """
-    return read_rows(path, MeasuredDigits, "tools/measure_digits.py")
+    rows = [{"signal_leak": True, **row} for row in read_rows(path, MeasuredDigits, "tools/measure_digits.py")]
+    return [row for row in rows if all(row.get(name) == value for name, value in settings.items())]
+
+
+def both_halves(rows: Sequence[Row], what: str, form: str = "") -> list[str]:
+    """A number of both halves of each row, "first | second", in a format such as ".1%"; "–" where it is missing.
+
+    >>> both_halves([{"halves": {"mnistm": {"recall": 0.5}, "svhn": {"recall": None}}}], "recall", ".2f")
+    ['0.50 | –']
+    """
+    found = [[row["halves"].get(half, {}).get(what) for half in HALF_FOLDERS] for row in rows]
+    return [" | ".join("–" if value is None else format(value, form) for value in values) for values in found]
 
 
 def guidance_sweep(
@@ -64,6 +77,7 @@ def guidance_sweep(
     intervals: Mapping[str, tuple[float, float] | None] | None = None,
     *,
     sampler: str = "dpm_solver",
+    steps: int = 20,
 ) -> dict[str, Any]:
     """Accuracy and Fréchet ratio of both halves against w: the arguments of `figures.trade_off_plot`.
 
@@ -78,14 +92,16 @@ def guidance_sweep(
     >>> trade_off_plot(**guidance_sweep(measured_digits()), chosen=2.0)   # doctest: +SKIP
     """
     wanted = {name: levels and list(levels) for name, levels in (intervals or {"": None}).items()}
-    rows = [row for row in rows if row["sampler"] == sampler and row.get("signal_leak", True)]
+    rows = [row for row in rows if (row["sampler"], row["steps"]) == (sampler, steps) and row.get("signal_leak", True)]
     found = {
         (row["w"], name): row["halves"]
         for name, levels in wanted.items()
         for row in rows
         if row["interval"] == (levels if row["w"] else None)
     }
-    check(found, f"nothing was measured with sampler '{sampler}' and guidance in {list(wanted.values())}")
+    check(
+        found, f"nothing was measured with sampler '{sampler}' in {steps} steps and guidance in {list(wanted.values())}"
+    )
     called = rows[0].get("names", {})
     weights = sorted({w for w, _ in found})
     accuracy, distance = {}, {}

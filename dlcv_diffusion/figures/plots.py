@@ -132,16 +132,18 @@ def line_plot(
     caption: str = "",
     *,
     markers: bool = False,
-    log_x: bool = False,
+    log_x: bool | Sequence[float] = False,
+    log_y: bool = False,
     band: tuple[float, float] | None = None,
     band_label: str = "",
     marks: Mapping[str, float] | None = None,
     facts: Facts | None = None,
 ) -> ReportFigure:
-    """One panel of curves over the same x; the vertical axis begins at 0.
+    """One panel of curves over the same x; the vertical axis begins at 0 unless it is logarithmic.
 
     - curves: by name, as many values as x has, NaN where there is none.
-    - markers: draw the points, too. log_x: a logarithmic axis that names the values of x.
+    - markers: draw the points, too. log_x: a logarithmic axis that names the values of x, or those given here;
+      log_y: one of powers of ten.
     - band: two values of y, grey between them. marks: horizontal lines by name.
 
     Raises `UserError` where there are not as many values as x has.
@@ -156,9 +158,10 @@ def line_plot(
         axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
         if log_x:
             axes.set_xscale("log")
-            axes.set_xticks(list(x), [f"{value:g}" for value in x])
+            ticks = list(x if log_x is True else log_x)
+            axes.set_xticks(ticks, [f"{value:g}" for value in ticks])
             axes.minorticks_off()
-        axes.set_ylim(bottom=0)
+        axes.set_yscale("log") if log_y else axes.set_ylim(bottom=0)
         _draw_marks(axes, marks, lowest=min(np.nanmin(values) for values in curves.values()))
         _legend(axes)
     return fig

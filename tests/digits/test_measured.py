@@ -9,8 +9,16 @@ from make_milestones import LABELS, main
 from PIL import Image, PngImagePlugin
 
 from dlcv_diffusion import UserError
-from dlcv_diffusion.digits.measured import guidance_sweep, measured_digits, milestones
+from dlcv_diffusion.digits.measured import both_halves, guidance_sweep, measured_digits, milestones
 from dlcv_diffusion.figures import trade_off_plot
+
+
+def test_rows_are_found_by_their_settings_and_shown_by_half(tmp_path):
+    (tmp_path / "m.json").write_text(json.dumps(ROWS))
+    found = measured_digits(tmp_path / "m.json", w=2.0, interval=None, sampler="dpm_solver", signal_leak=True)
+    assert [(row["w"], row["interval"]) for row in found] == [(2.0, None)]
+    assert both_halves(found, "accuracy", ".1%") == ["98.0% | 98.0%"]
+    assert both_halves(found, "recall", ".2f") == ["– | –"]
 
 
 def row(w, interval=None, sampler="dpm_solver", accuracy=0.9, ratio=2.0):
@@ -29,7 +37,7 @@ ROWS = [
 
 def test_rows_are_read_back(tmp_path):
     (tmp_path / "m.json").write_text(json.dumps(ROWS))
-    assert measured_digits(tmp_path / "m.json") == ROWS
+    assert measured_digits(tmp_path / "m.json") == [{"signal_leak": True, **row} for row in ROWS]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import json
 import math
-from itertools import product
 
 import measure_faces
 import numpy as np
@@ -11,11 +10,12 @@ import torch
 from measure_digits import fingerprint
 from PIL import Image
 from small_faces import write_own, write_pictures
+from torchvision.transforms.functional import gaussian_blur
 
 from dlcv_diffusion import UserError
 from dlcv_diffusion.denoiser import load_denoiser
 from dlcv_diffusion.evaluation.encoder import PixelComponents
-from dlcv_diffusion.faces.evaluation import FacesReport, evaluate_faces, sharpness, softened
+from dlcv_diffusion.faces.evaluation import FacesReport, evaluate_faces, radial_spectrum, sharpness, softened
 from dlcv_diffusion.faces.grading import grade_faces
 from dlcv_diffusion.faces.measured import measured_faces
 
@@ -206,7 +206,8 @@ def test_the_shipped_faces_were_measured_with_the_weights_that_ship():
     rows = measured_faces()
     assert {row["weights"] for row in rows} == {fingerprint(load_denoiser("faces").model.state_dict())}
     assert {row["count"] for row in rows} == {1000}
-    ratios = {(row["steps"], row["eta"]): row["frechet_ratio"] for row in rows}
+    assert all(row["encoder"]["frechet_ratio"] > 1 for row in measured_faces(spacing=None))
+    ratios = {(row["steps"], row["eta"]): row["frechet_ratio"] for row in rows if row["sampler"] == "ddim"}
     assert set(ratios) >= {(steps, eta) for steps in (10, 20, 50, 250) for eta in (0.0, 1.0)}
     assert all(ratio <= 5 for (steps, _), ratio in ratios.items() if steps >= 20), "faces became worse"
     # no copies: as far from the training faces as held-out ones that are as soft, within a fifth
@@ -224,15 +225,37 @@ def test_the_tool_measures_both_spacings_and_does_nothing_twice(tmp_path, monkey
     ]
     common += ["--count", "8", "--device", "cpu", "--threads", str(torch.get_num_threads()), "--out", str(out)]
     monkeypatch.setattr(measure_faces, "PixelComponents", Few)
-    measure_faces.main([*common, "--quick"])
+    measure_faces.main([*common, "--rows", "ddim:uniform:0:5", "ddim:trailing:0:5"])
     both = [(5, 0.0, "uniform"), (5, 0.0, "trailing")]
     assert settings_of(measured_faces(out, spacing=None)) == both
     first, second = measured_faces(out, spacing=None)
     assert first["frechet"] != second["frechet"], "the same timesteps"
-    measure_faces.main([*common, "--steps", "2", "--compared", "5"])  # η = 0 and 1, and what is there already
-    assert settings_of(measured_faces(out, spacing=None)) == [*both, *product([2], [0.0, 1.0], ["uniform"])]
-    assert measured_faces(out, spacing="trailing") == [second]
-    assert capsys.readouterr().out.count("| 5 | 0 | trailing |") == 2
+    more = ["ddim:uniform:0:2", "ddim:uniform:1:2", "dpm_solver:trailing:0:3", "ddim:trailing:0:5"]
+    measure_faces.main([*common, "--rows", *more])  # the last is there already
+    further = [(2, 0.0, "uniform"), (2, 1.0, "uniform"), (3, 0.0, "trailing")]
+    assert settings_of(measured_faces(out, spacing=None)) == [*both, *further]
+    assert measured_faces(out, spacing="trailing")[0] == second
+    assert capsys.readouterr().out.count("| ddim | trailing | 0 | 5 |") == 2
+
+
+@pytest.mark.parametrize("rows", ["ddim", "ddim:uniform:0:few", "heun:uniform:0:5", "dpm_solver:trailing:1:5"])
+def test_the_tool_refuses_settings_that_it_does_not_know(rows):
+    with pytest.raises(UserError, match=f"'{rows}'"):
+        list(measure_faces.settings([rows]))
+
+
+def test_the_spectrum_of_white_noise_is_flat_and_of_a_wave_is_one_peak():
+    noise = (128 + 20 * torch.randn(64, 1, 32, 32, generator=torch.Generator().manual_seed(0))).to(torch.uint8)
+    assert (radial_spectrum(noise) / 400 - 1).abs().max() < 0.1
+    wave = (127.5 + 100 * torch.cos(2 * torch.pi * 5 * torch.arange(32) / 32)).round().to(torch.uint8)
+    spectrum = radial_spectrum(wave.expand(1, 1, 32, 32))
+    assert spectrum.argmax() == 4 and spectrum[4] > 100 * spectrum.sum().sub(spectrum[4])
+
+
+def test_blurred_pictures_have_less_power_at_high_frequencies():
+    images = torch.randint(0, 256, (16, 1, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    ratio = radial_spectrum(gaussian_blur(images, [7, 7], [1.0, 1.0])) / radial_spectrum(images)
+    assert ratio[0] > 0.8 and ratio[-1] < 0.1 and (ratio.diff() < 0.02).all()
 
 
 class Few(PixelComponents):
