@@ -30,8 +30,8 @@ from dlcv_diffusion.device import best_device
 from dlcv_diffusion.errors import UserError, check
 from dlcv_diffusion.evaluation.encoder import PixelComponents
 from dlcv_diffusion.evaluation.neighbours import nearest_neighbours
-from dlcv_diffusion.faces.data import load_faces
 from dlcv_diffusion.evaluation.realism import Realism
+from dlcv_diffusion.faces.data import load_faces
 from dlcv_diffusion.faces.encoder import SHAPE, load_face_encoder
 from dlcv_diffusion.faces.evaluation import evaluate_faces, evaluate_realism, radial_spectrum
 from dlcv_diffusion.faces.measured import MEASURED

@@ -36,7 +36,7 @@ class Projected(nn.Module):
 
     def __init__(self, encoder: FaceEncoder, out: int = 64):
         super().__init__()
-        self.encoder, width = encoder, encoder.config.widths[-1]
+        self.encoder, width = encoder, encoder.config.features
         self.head = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, out))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -81,10 +81,10 @@ def augmented(x: Tensor, generator: torch.Generator) -> Tensor:
     def uniform(low: float, high: float) -> Tensor:
         return torch.rand(len(x), generator=generator) * (high - low) + low
 
-    angle, scale = uniform(-0.15, 0.15), uniform(0.85, 1.05)
+    angle, scale = uniform(-0.1, 0.1), uniform(0.9, 1.05)
     mirror = (torch.rand(len(x), generator=generator) < 0.5) * 2.0 - 1
     cos, sin = angle.cos() * scale, angle.sin() * scale
-    theta = torch.stack([cos * mirror, -sin, uniform(-0.08, 0.08), sin * mirror, cos, uniform(-0.08, 0.08)], 1)
+    theta = torch.stack([cos * mirror, -sin, uniform(-0.05, 0.05), sin * mirror, cos, uniform(-0.05, 0.05)], 1)
     grid = F.affine_grid(theta.view(-1, 2, 3), list(x.shape), align_corners=False)
     x = F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
     contrast, light = uniform(0.7, 1.3).view(-1, 1, 1, 1), uniform(-0.25, 0.25).view(-1, 1, 1, 1)

@@ -15,8 +15,8 @@ DIGITS: Mapping[str, Recipe] = {
         350,
         TrainConfig(steps=50 * REPORT_EPOCH, batch_size=200, lr=1e-4, weight_decay=1e-5, warmup=0, ema_decay=0.999),
     ),
-    # what ships: the DDPM paper's U-Net in a size that one CPU core with quick bfloat16 trains in two hours. Asked for v,
-    # it learns at high noise too, where the digit is decided and where an error of ε counts for little
+    # what ships: the DDPM paper's U-Net in a size that a CPU core with quick bfloat16 trains in two hours. Asked for v, it
+    # learns at high noise too, where the digit is decided and where an error of ε counts for little
     "small": Recipe(
         "UNet",
         {"in_channels": 3, "channels": (64, 96), "blocks": (1, 2), "emb_channels": 128, "num_classes": 20},

@@ -31,9 +31,10 @@ Width = Annotated[int, Field(strict=True, ge=8, le=512, multiple_of=8)]
 
 @declared
 class FaceEncoderConfig:
-    """Widths of the blocks, each of which halves height and width; the last is the number of features."""
+    """Widths of the blocks, each of which halves height and width, and the number of features."""
 
-    widths: Annotated[tuple[Width, ...], Field(min_length=1, max_length=6)] = (32, 64, 128, 128)
+    widths: Annotated[tuple[Width, ...], Field(min_length=1, max_length=6)] = (32, 64, 96, 128)
+    features: Width = 128
 
 
 DEFAULT = FaceEncoderConfig()
@@ -74,11 +75,13 @@ class FaceEncoder(nn.Module):
         self.config = config
         channels = (1, *config.widths)
         self.blocks = nn.Sequential(*(Block(c, width) for c, width in zip(channels, config.widths, strict=False)))
+        places = (SHAPE[1] >> len(config.widths)) * (SHAPE[2] >> len(config.widths))
+        self.out = nn.Linear(config.widths[-1] * places, config.features)  # of all places: where a mouth is, matters
         self.metadata: dict[str, Any] = {}
 
     def features(self, x: Tensor) -> Tensor:
         """Features (B, D), of any length, of faces (B, 1, 64, 64) in [−1, 1]; with gradients, for training."""
-        return self.blocks(x).mean((2, 3))
+        return self.out(self.blocks(x).flatten(1))
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:

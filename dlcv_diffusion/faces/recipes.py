@@ -6,7 +6,8 @@ from ..training.config import TrainConfig
 from ..training.recipe import OURS, QUICK, Recipe, recipe_of
 
 FACES: Mapping[str, Recipe] = {
-    # what ships: 4×4 pixels folded into channels, so that the work is done at 16×16 and below; three hours on a core with quick bfloat16
+    # what ships: 4×4 pixels folded into channels, so that the work is done at 16×16 and below; three hours on one
+    # CPU core with quick bfloat16
     "small": Recipe(
         "UNet",
         {"channels": (64, 96, 112), "blocks": (1, 2, 1), "attention": (False, True, True), "patch": 4}
