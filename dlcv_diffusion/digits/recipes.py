@@ -15,7 +15,7 @@ DIGITS: Mapping[str, Recipe] = {
         350,
         TrainConfig(steps=50 * REPORT_EPOCH, batch_size=200, lr=1e-4, weight_decay=1e-5, warmup=0, ema_decay=0.999),
     ),
-    # what ships: the DDPM paper's U-Net in a size that a CPU core with quick bfloat16 trains in two hours. Asked for v, it
+    # what ships: the DDPM paper's U-Net in a size that one quick CPU core trains in two hours. Asked for v, it
     # learns at high noise too, where the digit is decided and where an error of ε counts for little
     "small": Recipe(
         "UNet",

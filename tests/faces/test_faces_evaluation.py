@@ -208,7 +208,7 @@ def test_the_shipped_faces_were_measured_with_the_weights_that_ship():
     assert {row["count"] for row in rows} == {1000}
     assert all(row["encoder"]["frechet_ratio"] > 1 for row in measured_faces(spacing=None))
     ratios = {(row["steps"], row["eta"]): row["frechet_ratio"] for row in rows if row["sampler"] == "ddim"}
-    assert set(ratios) >= {(steps, eta) for steps in (10, 20, 50, 250) for eta in (0.0, 1.0)}
+    assert set(ratios) >= {(steps, eta) for steps in (10, 20, 50) for eta in (0.0, 1.0)}
     assert all(ratio <= 5 for (steps, _), ratio in ratios.items() if steps >= 20), "faces became worse"
     # no copies: as far from the training faces as held-out ones that are as soft, within a fifth
     assert all(row["nearest"]["median"] > 0.8 * row["soft_median"] for row in rows)
