@@ -29,7 +29,7 @@ def digits(
     out: Annotated[Path, Argument(metavar="OUT_DIR", help="gets mnistm/0_001.png … and svhn/9_050.png")],
     weights: options.Weights = "digits",
     sampler: Annotated[Literal["dpm_solver", "ddim", "ddpm"], Option(help="ddpm is the report's")] = "dpm_solver",
-    steps: Annotated[int | None, Option(help="20 by default; for ddpm all timesteps", min=1)] = None,
+    steps: Annotated[int | None, Option(help="15 by default; for ddpm all timesteps", min=1)] = None,
     w: Annotated[float, Option(help="guidance weight; 0 is none")] = 2.0,
     interval: Annotated[tuple[float, float] | None, Option(metavar="LO HI", help="of σ, where guidance acts")] = None,
     signal_leak: Annotated[bool, Option(help="start with the trace of a mean colour, as training did")] = True,

@@ -51,7 +51,7 @@ def distance(images, others):
 def test_the_report_s_settings():
     assert SamplingConfig(sampler="ddpm", steps=None, w=2.0, interval=None, signal_leak=False) == REPORT
     assert FRAMES == (349, 140, 84, 42, 14, 0)
-    assert REPORT.steps is None and SamplingConfig("ddim").steps == SamplingConfig().steps == 20
+    assert REPORT.steps is None and SamplingConfig("ddim").steps == SamplingConfig().steps == 15
     assert REPORT.spacing == "trailing" and not REPORT.fast
 
 
@@ -60,7 +60,7 @@ def test_facts_say_whatever_is_not_usual(model):
     assert REPORT.facts(model, [1, 2]) == facts
     other = SamplingConfig("ddim", None, 1.5, (0.2, 3.0), spacing="uniform").facts(model, range(1))
     assert other == {
-        "seeds": [0], "sampler": "ddim", "steps": 20, "w": 1.5, "guided where σ in": [0.2, 3.0], "spacing": "uniform",
+        "seeds": [0], "sampler": "ddim", "steps": 15, "w": 1.5, "guided where σ in": [0.2, 3.0], "spacing": "uniform",
         "weights": "UNet",
     }  # fmt: skip
 

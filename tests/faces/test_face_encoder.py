@@ -20,16 +20,15 @@ def alike(encoder, a, b):
 def test_the_shipped_encoder_sees_the_person_and_not_the_light():
     encoder, face = default_face_encoder(), grace_hopper()
     same = alike(encoder, face, (face * 0.8 + 0.1).flip(-1))
-    slipped = face.clone()
-    slipped[..., 44:60, 14:50] = face[..., 44:60, 6:42]
-    assert same > alike(encoder, face, slipped), "a slipped mouth is a larger change than other light and a mirror"
+    slipped = torch.cat([face[..., :32], face[..., 32:].roll(6, -2)], dim=-1)
+    assert same > 0.98 > alike(encoder, face, slipped), "a half that slipped down by six pixels"
     assert encoder(to_uint8(face)).norm(dim=1).item() == pytest.approx(1, abs=1e-5)
 
 
 def test_the_shipped_encoder_says_what_it_notices_in_photographs():
     seen = default_face_encoder().metadata["changed_photographs"]
     assert seen["unchanged"]["encoder"] < 1.2 and seen["darker by a tenth"]["encoder"] < 2
-    assert all(seen[name]["encoder"] > 2 for name in ("blurred, σ = 1 pixel", "halves of two people"))
+    assert seen["blurred, σ = 1 pixel"]["encoder"] > 1.5 and seen["halves of two people"]["encoder"] > 4
 
 
 def test_a_saved_encoder_is_the_same_up_to_half_precision(tmp_path):

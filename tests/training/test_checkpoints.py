@@ -85,7 +85,7 @@ def test_batchnorm_s_counter_stays_a_counter_in_float16(tmp_path):
 def test_the_shipped_weights_load_by_name():
     assert "digits" in shipped_weights()
     digits = load_denoiser("digits")
-    assert (digits.null, digits.shape, digits.prediction) == (20, (3, 28, 28), "eps")
+    assert (digits.null, digits.shape, digits.prediction) == (20, (3, 28, 28), "v")
     assert digits.model.timesteps == digits.schedule.T == NoiseSchedule.from_config(digits.facts["schedule"]).T
 
 
