@@ -117,7 +117,7 @@ def guidance_sweep(
 def milestones(path: str | Path = MILESTONES) -> tuple[list[int], list[int], Tensor]:
     """Steps, labels, and images uint8 (steps, labels, 3, 28, 28): what the shipped weights drew as they were trained.
 
-    12 steps of DPM-Solver++, w = 2, by the averaged weights; each label has its own noise, the same in all rows of a run.
+    12 steps of DPM-Solver++, w = 2, by the averaged weights; each label has its own noise, the same throughout a run.
     `tools/make_milestones.py` makes the file from the previews of a training run.
 
     Raises `UserError` where the file is missing or is none of ours.
