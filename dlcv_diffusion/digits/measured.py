@@ -99,9 +99,8 @@ def guidance_sweep(
         for row in rows
         if row["interval"] == (levels if row["w"] else None)
     }
-    check(
-        found, f"nothing was measured with sampler '{sampler}' in {steps} steps and guidance in {list(wanted.values())}"
-    )
+    settings = f"sampler '{sampler}' in {steps} steps and guidance in {list(wanted.values())}"
+    check(found, f"nothing was measured with {settings}")
     called = rows[0].get("names", {})
     weights = sorted({w for w, _ in found})
     accuracy, distance = {}, {}

@@ -1,9 +1,9 @@
-"""An encoder that sees faces: a small network trained on faces without labels, by contrast (SimCLR, arXiv 2002.05709).
+"""An encoder of faces: a small network trained on them without labels, by contrast (SimCLR, arXiv 2002.05709).
 
 Two views of one photograph (cropped, turned, mirrored, brighter or darker) are to have like features, and views of
 other photographs unlike ones. A third view of each is *deformed*, and unlike too (negative data augmentation, arXiv
-2102.05113): so the features notice a mouth that has slipped, which moves few pixels by much. It is
-trained by `tools/train_face_encoder.py`.
+2102.05113). `tools/train_face_encoder.py` trains it, and measures what it notices: halves of two people much more than
+the pixels' components do, blur somewhat, another light not at all, and a mouth that has slipped hardly.
 """
 
 from collections.abc import Mapping
