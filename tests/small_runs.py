@@ -18,6 +18,7 @@ import torch
 from dlcv_diffusion import NoiseSchedule, UserError, cli, files
 from dlcv_diffusion.images.arrays import ImageArrays
 from dlcv_diffusion.models import ContextUnet, UNet
+from dlcv_diffusion.models.unet import SelfAttention
 from dlcv_diffusion.training import TrainConfig, train
 
 SCHEDULE = NoiseSchedule.linear(20)
@@ -72,6 +73,15 @@ def small_network(name, seed=0):
     if name == "UNet":
         return with_random_weights(small_unet(channels=(8, 16), timesteps=20), seed)
     return with_random_weights(small_context_unet(n_downs=1, timesteps=20), seed)
+
+
+def attentive(model, gain=20.0):
+    """A network in which attention matters: at random, its matrices hardly differ from a mean."""
+    for module in model.modules():
+        if isinstance(module, SelfAttention):
+            for layer in (module.qkv, module.out):
+                layer.weight.data *= gain**0.5
+    return model
 
 
 RUN_OPTIONS = ("preview", "checkpoint_every", "resume", "metadata")

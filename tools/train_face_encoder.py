@@ -2,9 +2,11 @@
 
     python tools/train_face_encoder.py --data faces64.zip
 
-SimCLR (Chen et al., arXiv 2002.05709) on the training faces, without labels, with one addition: beside the other
-faces, a deformed view of every face in the batch is a negative too (arXiv 2102.05113). The run in --work is resumed by
-the same command. About 15 minutes on one CPU core.
+SimCLR (Chen et al., arXiv 2002.05709) on the training faces, without labels, with two additions: beside the other
+faces, a spoilt view of every face in the batch (deformed, blurred, or put together from two) is a negative too (arXiv
+2102.05113), and one linear layer has to tell from the features whether a view was spoilt. So there is an axis along
+which a crowd of askew faces moves, which a Fréchet distance sees. The run in --work is resumed by the same command.
+About 15 minutes on one CPU core.
 """
 
 import argparse
@@ -29,37 +31,47 @@ from dlcv_diffusion.training import Objective, RunConfig, run
 from dlcv_diffusion.training.objective import batch_indices, generator_of
 
 TEMPERATURE = 0.2
+SHARPNESS = 10.0  # logits of features of length 1, of weights of about that length, would hardly leave 0
 
 
 class Projected(nn.Module):
-    """The encoder's features, and the head on top of them that the loss is computed with (SimCLR, sec. 2.1)."""
+    """The encoder's features, and what the losses are computed with: a head (SimCLR, sec. 2.1) and "spoilt or not"."""
 
     def __init__(self, encoder: FaceEncoder, out: int = 64):
         super().__init__()
         self.encoder, width = encoder, encoder.config.features
         self.head = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, out))
+        self.spoilt = nn.Linear(width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.encoder.features(x))
+        """(B, 1, H, W) to (B, out + 1): the projection, and last the logit of being spoilt."""
+        features = self.encoder.features(x)
+        unit = F.normalize(features.float(), dim=1)  # as the encoder gives them
+        return torch.cat([self.head(features), self.spoilt(unit) * SHARPNESS], 1)
 
 
 @dataclass(frozen=True)
 class Contrast(Objective):
-    """NT-Xent (SimCLR, eq. 1) over two views of each face, with a deformed third as a further negative."""
+    """NT-Xent (SimCLR, eq. 1) over two views of each face and a spoilt third, a negative; and telling that one apart."""
 
     model: nn.Module
     data: ImageArrays
     config: RunConfig
-    facts: Mapping[str, Any] = field(default_factory=lambda: {"loss": "NT-Xent", "temperature": TEMPERATURE})
+    facts: Mapping[str, Any] = field(
+        default_factory=lambda: {"loss": "NT-Xent and spoilt views", "temperature": TEMPERATURE}
+    )
 
     def batch(self, step: int) -> tuple[Tensor]:
         generator = generator_of(self.config.seed, 2, step)
         x0, _ = self.data.batch(batch_indices(step, len(self.data), self.config))
-        views = [augmented(x0, generator) for _ in range(2)] + [augmented(deformed(x0, generator), generator)]
+        views = [augmented(x0, generator) for _ in range(2)] + [augmented(spoilt(x0, generator), generator)]
         return (torch.stack(views, 1),)
 
     def loss(self, network: Callable[..., Any], views: Tensor) -> Tensor:
-        return nt_xent(network(views.transpose(0, 1).flatten(0, 1)).float())
+        answers = network(views.transpose(0, 1).flatten(0, 1)).float()
+        third = (torch.arange(len(answers), device=views.device) >= 2 * len(views)).float()
+        weight = torch.tensor(2.0, device=views.device)  # two whole views for each that is spoilt
+        return nt_xent(answers[:, :-1]) + F.binary_cross_entropy_with_logits(answers[:, -1], third, pos_weight=weight)
 
     def save(self, average: nn.Module, path: Path, facts: Mapping[str, Any]) -> None:
         save_face_encoder(average.encoder, path, facts)
@@ -90,6 +102,20 @@ def augmented(x: Tensor, generator: torch.Generator) -> Tensor:
     contrast, light = uniform(0.7, 1.3).view(-1, 1, 1, 1), uniform(-0.25, 0.25).view(-1, 1, 1, 1)
     mean = x.mean((1, 2, 3), keepdim=True)
     return ((x - mean) * contrast + mean + light).clamp(-1, 1)
+
+
+def spoilt(x: Tensor, generator: torch.Generator) -> Tensor:
+    """x (B, 1, H, W), most of them `deformed`, some blurred, some with a half of the next face in the batch."""
+    count, height = len(x), x.shape[-2]
+    kind = torch.rand(count, 1, 1, 1, generator=generator)
+    sigma = 0.7 + 0.8 * torch.rand((), generator=generator).item()
+    blurred = gaussian_blur(x, [7, 7], [sigma, sigma])
+    line = torch.rand(count, 1, generator=generator) - 0.5  # within the middle half of the face
+    beyond = torch.sigmoid((torch.linspace(-1, 1, height) - line) * 15)
+    across = torch.rand(count, 1, 1, 1, generator=generator) < 0.5
+    share = torch.where(across, beyond[:, None, :, None], beyond[:, None, None, :])
+    mixed = x + share * (x.roll(1, 0) - x)
+    return torch.where(kind < 0.15, blurred, torch.where(kind < 0.35, mixed, deformed(x, generator)))
 
 
 def deformed(x: Tensor, generator: torch.Generator) -> Tensor:

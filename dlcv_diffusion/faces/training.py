@@ -4,13 +4,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..denoiser import Denoiser
+from ..denoiser import Denoiser, load_denoiser
+from ..errors import check
 from ..images.arrays import ImageArrays
+from ..models.perturbed import PerturbedAttention
 from ..noise import seeded_noise
 from ..training.loop import TrainState, check_start
 from ..training.recipe import write_sheet
 from .data import load_faces
-from .recipes import faces_recipe
+from .recipes import ATTENTION_GUIDANCE, faces_recipe
 from .sampling import FaceSampling, sample_faces
 
 
@@ -21,24 +23,29 @@ def train_faces(
     *,
     size: int = 64,
     channels: int = 1,
+    teacher: str | Path | None = None,
     **options: Any,
 ) -> Iterator[TrainState]:
     """Train a preset's network on a folder or zip of faces; yields a `TrainState` every step, see `training.run`.
 
     - data: what `data.load_faces` takes, of which every tenth picture is held out; or images in memory, of any size and
       any number of channels.
-    - preset: "small" (what ships) or "tiny", see `faces.recipes`.
+    - preset: "small", "guided" (what ships: "small" with perturbed-attention guidance, learned by a copy of it), or
+      "tiny"; see `faces.recipes`.
     - size, channels: of pictures from files: pixels a side, and 1 (grey) or 3 (RGB).
+    - teacher: weights of a network of ours with self-attention, for the preset "guided" and no other.
     - options: those of `training.run`, such as resume=True or device="cpu", and fields of `TrainConfig` to set
       otherwise than the preset, such as steps=200.
 
-    Raises `UserError` for an unknown preset, pictures that cannot be read, or as `training.run` does.
+    Raises `UserError` for an unknown preset, a teacher that is missing or draws another size, pictures that cannot be
+    read, or as `training.run` does.
 
     >>> for state in train_faces("faces64.zip", "tiny", "runs/tiny_faces"):   # doctest: +SKIP
     ...     print(state.step, state.loss)
     """
     recipe, images, name = faces_recipe(preset), data, "images in memory"
     check_start(out, **options)
+    guided = _guided(preset, teacher, options.get("device"))
     if not isinstance(data, ImageArrays):
         images, name = load_faces(data, "train", size=size, channels=channels), Path(data).resolve().name
     facts = {
@@ -47,7 +54,24 @@ def train_faces(
         "shape": list(images.images.shape[1:]),
         "prediction": options.get("prediction", recipe.train.prediction),
     }
-    return recipe.run(images, out, facts, write_preview, options)
+    if guided:
+        drawn, given = ("×".join(map(str, shape)) for shape in (guided.shape, images.images.shape[1:]))
+        check(
+            drawn == given,
+            f"the teacher '{teacher}' draws {drawn}, and the pictures are {given}; set size and channels",
+        )
+        facts["attention_guidance"] = guided.s
+    return recipe.run(images, out, facts, write_preview, options, guided)
+
+
+def _guided(preset: str, teacher: str | Path | None, device: Any) -> PerturbedAttention | None:
+    """The teacher with its guidance; None for a preset that learns from pictures alone."""
+    if preset != "guided":
+        check(teacher is None, f"the preset '{preset}' learns from the pictures alone; leave the teacher out")
+        return None
+    advice = "train 'small' first, and give its model.safetensors"
+    check(teacher is not None, f"the preset 'guided' learns from other weights of faces; name a teacher: {advice}")
+    return PerturbedAttention(load_denoiser(teacher, device=device), ATTENTION_GUIDANCE)
 
 
 def write_preview(denoiser: Denoiser, path: str | Path, *, count: int = 48) -> None:

@@ -76,11 +76,14 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention over the H·W places: x + softmax(QKᵀ/√d) V (Vaswani et al. 2017, eq. 1)."""
+    """Multi-head self-attention over the H·W places: x + softmax(QKᵀ/√d) V (Vaswani et al. 2017, eq. 1).
+
+    With `alone`, each place attends to itself only: the matrix is the identity, and V is left (see `models.perturbed`).
+    """
 
     def __init__(self, channels: int, heads: int = 4):
         super().__init__()
-        self.heads = heads
+        self.heads, self.alone = heads, False
         self.norm = nn.GroupNorm(8, channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.out = nn.Conv2d(channels, channels, 1)
@@ -90,7 +93,7 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         qkv = self.qkv(self.norm(x))
         q, k, v = rearrange(qkv, "b (three heads c) h w -> three b heads (h w) c", three=3, heads=self.heads)
-        y = rearrange(attention(q, k, v), "b heads (h w) c -> b (heads c) h w", h=x.shape[-2])
+        y = rearrange(v if self.alone else attention(q, k, v), "b heads (h w) c -> b (heads c) h w", h=x.shape[-2])
         return x + self.out(y)
 
 

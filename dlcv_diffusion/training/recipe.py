@@ -16,7 +16,9 @@ from ..models.loading import own_denoiser
 from ..models.registry import build_model
 from ..schedule import NoiseSchedule
 from .config import TrainConfig
-from .loop import TrainState, train
+from .distillation import Distillation, student_of
+from .loop import TrainState, run
+from .objective import DiffusionObjective
 
 OURS: Mapping[str, Any] = {"warmup": 300, "weight_decay": 0.0, "clip_grad": 1.0}
 """Settings of the weights that ship."""
@@ -58,8 +60,9 @@ class Recipe:
         facts: Mapping[str, Any],
         preview: Callable[[Denoiser, Path], None],
         options: Mapping[str, Any],
+        teacher: Denoiser | None = None,
     ) -> Iterator[TrainState]:
-        """Train a new network on data.
+        """Train a new network on data; with a teacher a copy of its network, which learns to answer as the teacher.
 
         - facts: kept with the weights; preview: draws with the denoiser that they make of the network so far.
         - options: those of `training.run`, and fields of `TrainConfig` to set otherwise than the recipe.
@@ -67,12 +70,16 @@ class Recipe:
         names = {field.name for field in fields(TrainConfig)} & options.keys()
         config = replace(self.train, **{name: options[name] for name in names})
         rest = {name: value for name, value in options.items() if name not in names}
-        model = self.build(config.seed, in_channels=data.images.shape[1])
+        if teacher:
+            objective = Distillation(student_of(teacher), data, teacher.schedule, config, teacher)
+        else:
+            model = self.build(config.seed, in_channels=data.images.shape[1])
+            objective = DiffusionObjective(model, data, self.schedule(), config)
         facts = {"images": len(data), **facts}
         drawn = {**facts, "train": asdict(config)}
 
         rest["preview"] = lambda network, path: preview(own_denoiser(network, drawn), path)
-        return train(model, data, self.schedule(), config, out, metadata=facts, **rest)
+        return run(objective, config, out, metadata=facts, **rest)
 
 
 def recipe_of(recipes: Mapping[str, Recipe], preset: str) -> Recipe:

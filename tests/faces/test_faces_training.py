@@ -11,7 +11,7 @@ from small_runs import names, one_thread  # noqa: F401 – for every test here
 from dlcv_diffusion import NoiseSchedule, UserError
 from dlcv_diffusion.denoiser import load_denoiser
 from dlcv_diffusion.faces.data import load_faces
-from dlcv_diffusion.faces.recipes import faces_recipe
+from dlcv_diffusion.faces.recipes import ATTENTION_GUIDANCE, faces_recipe
 from dlcv_diffusion.faces.sampling import FaceSampling, sample_faces
 from dlcv_diffusion.faces.training import train_faces
 from dlcv_diffusion.images.arrays import ImageArrays
@@ -144,8 +144,48 @@ def test_settings_that_do_not_fit_leave_nothing(pictures, tmp_path, options, sai
     assert names(tmp_path) == []
 
 
+def test_a_guided_run_learns_from_a_teacher(pictures, tmp_path):
+    run(pictures, tmp_path / "plain", steps=2)
+    teacher = tmp_path / "plain" / "model.safetensors"
+    options = {"size": SIZE, "batch_size": 4, "device": "cpu", "steps": 4, "checkpoint_every": 2, "teacher": teacher}
+    for state in train_faces(pictures, "guided", tmp_path / "whole", **options):
+        assert state.steps == 4
+    for state in train_faces(pictures, "guided", tmp_path / "stopped", **options):
+        if state.step == 3:
+            break
+    assert [state.step for state in train_faces(pictures, "guided", tmp_path / "stopped", resume=True, **options)] == [
+        3,
+        4,
+    ]
+    whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "stopped")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    facts = load_denoiser(tmp_path / "whole" / "model.safetensors").facts
+    assert (facts["name"], facts["attention_guidance"]) == ("faces-guided", ATTENTION_GUIDANCE)
+    assert facts["teacher"]["name"] == "faces-tiny"
+
+    run(pictures, tmp_path / "other", steps=2, seed=1)
+    options["teacher"] = tmp_path / "other" / "model.safetensors"
+    with pytest.raises(UserError, match="hash: [0-9a-f]+ then, [0-9a-f]+ now"):
+        list(train_faces(pictures, "guided", tmp_path / "stopped", resume=True, **options))
+
+
+@pytest.mark.parametrize(
+    "preset, teacher, said",
+    [
+        ("guided", None, "name a teacher: train 'small' first, and give its model.safetensors"),
+        ("tiny", "faces", "the preset 'tiny' learns from the pictures alone; leave the teacher out"),
+        ("guided", "digits", "the teacher 'digits' draws 3×28×28, and the pictures are 1×8×8; set size"),
+        ("guided", "missing.safetensors", "missing.safetensors"),
+    ],
+)
+def test_a_teacher_that_does_not_fit_is_refused(pictures, tmp_path, preset, teacher, said):
+    with pytest.raises(UserError, match=said):
+        list(train_faces(pictures, preset, tmp_path / "run", size=SIZE, teacher=teacher, device="cpu"))
+    assert names(tmp_path) == []
+
+
 def test_another_preset_and_another_run_are_refused(pictures, tmp_path):
-    with pytest.raises(UserError, match="unknown preset 'report'; choose one of: small, tiny"):
+    with pytest.raises(UserError, match="unknown preset 'report'; choose one of: small, guided, tiny"):
         train_faces(pictures, "report", tmp_path / "run")
     run(pictures, tmp_path / "run", until=2)
     with pytest.raises(UserError, match="holds a training run already; add --resume"):
