@@ -9,7 +9,7 @@ A row is --count faces from the seeds 0, 1, …, by a sampler ("ddim" or "dpm_so
 timesteps, η and a number of steps: --rows takes groups of them, sampler:timesteps:η:steps,steps. They are compared with
 the held-out faces of --data, in the first 100 principal components of the training faces' pixels and in the features of
 the package's face encoder, as a multiple of the distance between two sets of real faces of that size. Rows are kept in
---out as they are done; those of other weights or of another --count are removed. Prints a table.
+--out as they are done; those of other weights, another encoder or another --count are removed. Prints a table.
 """
 
 import argparse
@@ -145,12 +145,13 @@ def main(arguments: list[str] | None = None) -> None:
         facts = {**asdict(wanted[0]), "seeds": range(12)}
         print(save_figure(neighbours_figure(faces, training, denoise, facts), args.neighbours))
         return
-    weights, count = fingerprint(denoise.model.state_dict()), min(args.count, len(held_out))
+    encoder = load_face_encoder() if denoise.shape == SHAPE else None
+    of_encoder = {f"encoder.{name}": values for name, values in encoder.state_dict().items()} if encoder else {}
+    weights, count = fingerprint({**denoise.model.state_dict(), **of_encoder}), min(args.count, len(held_out))
     results = json.loads(args.out.read_text(encoding="utf-8")) if args.out.exists() else []
     results = [row for row in results if row["weights"] == weights and row["count"] == count]
     done = [{name: row[name] for name in asdict(wanted[0])} for row in results]
     components = PixelComponents.of(training)
-    encoder = load_face_encoder() if denoise.shape == SHAPE else None
     for setting in wanted:
         if asdict(setting) in done:
             continue

@@ -1,9 +1,11 @@
 """An encoder of faces: a small network trained on them without labels, by contrast (SimCLR, arXiv 2002.05709).
 
-Two views of one photograph (cropped, turned, mirrored, brighter or darker) are to have like features, and views of
-other photographs unlike ones. A third view of each is *deformed*, and unlike too (negative data augmentation, arXiv
-2102.05113). `tools/train_face_encoder.py` trains it, and measures what it notices: halves of two people much more than
-the pixels' components do, blur somewhat, another light not at all, and a mouth that has slipped hardly.
+Two views of one photograph (cropped, turned, mirrored, brighter or darker) are to have similar features, and views of
+other photographs different ones. A third view of each is *spoilt*: deformed, blurred, or joined from two people. It is
+to be different too (negative data augmentation, arXiv 2102.05113), and to be told apart by one linear layer, so that
+spoilt faces lie along an axis. `tools/train_face_encoder.py` trains it, and measures on held-out photographs what it
+notices: another light not at all, blur and halves of two people very much, an eye that was lowered clearly, and a mouth
+that has slipped a little.
 """
 
 from collections.abc import Mapping

@@ -161,8 +161,8 @@ def line_plot(
             ticks = list(x if log_x is True else log_x)
             axes.set_xticks(ticks, [f"{value:g}" for value in ticks])
             axes.minorticks_off()
-        axes.set_yscale("log") if log_y else axes.set_ylim(bottom=0)
         _draw_marks(axes, marks, lowest=min(np.nanmin(values) for values in curves.values()))
+        axes.set_yscale("log") if log_y else axes.set_ylim(bottom=0)  # after the marks, which may be the highest
         _legend(axes)
     return fig
 

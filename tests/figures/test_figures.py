@@ -338,6 +338,11 @@ def test_a_report_figure_is_placed_by_the_unit(tmp_path):
     assert (ys.min(), ys.max() + 1) == (20 * DENSITY, 60 * DENSITY)
 
 
+def test_a_mark_above_all_curves_is_within_the_axes():
+    axes = line_plot([0, 1], {"near": [1.0, 2.0]}, "x", "y", marks={"far": 9.0}).axes[0]
+    assert axes.get_ylim()[0] == 0 and axes.get_ylim()[1] > 9
+
+
 def test_a_line_plot_has_its_curves_its_band_and_its_gaps():
     fig = line_plot([10, 20, 50], {"eta = 0": [3.0, np.nan, 1.0]}, "steps", "distance", band=(0, 1), log_x=True)
     axes = fig.axes[0]
