@@ -15,14 +15,15 @@ FINE_ROW, FINE_COLUMN = (plane.astype(np.float32) / 2 for plane in np.mgrid[:LAR
 
 
 def line_drawing(picture: np.ndarray, cover: np.ndarray, rng: Generator) -> np.ndarray:
-    """Black ink on white paper, the shadows washed in a light grey.
+    """Black ink on white paper; what is black is inked, and the shadows are washed in a light grey.
 
     >>> bool(line_drawing(np.ones((64, 64, 3)), np.zeros((64, 64)), np.random.default_rng(0)).min() > 0.9)
     True
     """
-    lines = reduced(outlines(picture, cover, 0.9))
-    wash = 0.16 * ndimage.gaussian_filter(1 - picture @ LUMA, 1.0)
-    return blend((np.array([0.99, 0.985, 0.97]) - wash[..., None]), 0.08, lines)
+    dark = 1 - picture @ LUMA
+    ink = np.maximum(reduced(outlines(picture, cover, 0.9)), np.clip(8 * (dark - 0.78), 0, 1))
+    paper = np.array([0.99, 0.985, 0.97]) - 0.16 * ndimage.gaussian_filter(dark, 1.0)[..., None]
+    return blend(paper, 0.08, ink)
 
 
 def blueprint(picture: np.ndarray, cover: np.ndarray, rng: Generator) -> np.ndarray:
