@@ -77,7 +77,7 @@ def chalk(picture: np.ndarray, cover: np.ndarray, rng: Generator) -> np.ndarray:
 
 
 def woodcut(picture: np.ndarray, cover: np.ndarray, rng: Generator) -> np.ndarray:
-    """Black ink on cream paper from a carved block: the darker the thing, the broader the cuts that were left standing.
+    """Black ink on cream paper from a carved block: the darker the thing, the broader its hatching, and black is black.
 
     >>> bool(woodcut(np.ones((64, 64, 3)), np.zeros((64, 64)), np.random.default_rng(0)).mean() > 0.8)
     True
@@ -86,8 +86,10 @@ def woodcut(picture: np.ndarray, cover: np.ndarray, rng: Generator) -> np.ndarra
     dark, inside = enlarged(shade), enlarged(cover)
     curve = 1.5 * enlarged(noise(rng, 4)) + 3.0 * enlarged(ndimage.gaussian_filter(shade, 3))
     wave = 0.5 + 0.5 * np.sin((FINE_ROW + 0.45 * FINE_COLUMN + curve) * 2 * np.pi / 3.2)
-    cuts = inside * np.clip(5 * (wave - 1.0 + 1.35 * (dark - 0.05)), 0, 1)
-    lines = outlines(picture, cover, 1.2)
-    ink = reduced(np.maximum(cuts, lines))
+    cuts = np.clip(5 * (wave - 1.0 + 1.1 * (dark - 0.05)), 0, 1)
+    lines = outlines(picture, cover, 1.1)
+    free = np.clip(1.15 - 1.9 * ndimage.gaussian_filter(lines, 2.0), 0, 1)  # along the lines the paper shows
+    solid = np.clip(8 * (dark - 0.74), 0, 1)
+    ink = reduced(np.maximum(inside * np.maximum(cuts * free, solid), lines))
     paper = np.array([0.95, 0.90, 0.79]) + 0.012 * noise(rng, 20)[..., None]
     return blend(paper, np.array([0.12, 0.09, 0.07]), ink * (0.94 + 0.05 * noise(rng, 30)).clip(0, 1))
