@@ -16,7 +16,6 @@ import re
 from pathlib import Path
 
 import numpy as np
-import resvg_py
 from PIL import Image
 
 from dlcv_diffusion.emoji.sprites import fit_sprite, write_sheet
@@ -60,8 +59,22 @@ def held_out_pairs(core: list[str], styles: list[str], seed: int = 0) -> list[tu
     return sorted((core[place], styles[turn % len(styles)]) for turn, place in enumerate(order))
 
 
+def content(things: list[dict], without_article: list[str], held_out: dict[str, list[str]]) -> dict:
+    """What `emoji.json` holds."""
+    core = [thing["name"] for thing in things if thing["core"] and thing["name"] not in held_out]
+    return {
+        "things": [{key: value for key, value in thing.items() if key != "slug"} for thing in things],
+        "without_article": without_article,
+        "held_out_things": held_out,
+        "held_out_style": HELD_OUT_STYLE,
+        "held_out_pairs": held_out_pairs(core, [name for name in STYLES if name != HELD_OUT_STYLE]),
+    }
+
+
 def picture(icons: dict, slug: str) -> Image.Image:
     """An icon of an Iconify package, LARGE pixels a side."""
+    import resvg_py
+
     while slug not in icons["icons"]:
         slug = icons["aliases"][slug]["parent"]
     icon = icons["icons"][slug]
@@ -104,20 +117,11 @@ def main() -> None:
         return
     if not args.json:
         write_sheets(args.packages, [thing["slug"] for thing in things], args.out)
-    things = [{key: value for key, value in thing.items() if key != "slug"} for thing in things]
-    core = [thing["name"] for thing in things if thing["core"] and thing["name"] not in held_out]
-    styles = [name for name in STYLES if name != HELD_OUT_STYLE]
-    world = {
-        "things": things,
-        "without_article": without_article,
-        "held_out_things": held_out,
-        "held_out_style": HELD_OUT_STYLE,
-        "held_out_pairs": held_out_pairs(core, styles),
-    }
+    world = content(things, without_article, held_out)
     with atomic_write(args.out / WORLD.name) as temporary:
         lines = (f'"{key}": {_lines(value)}' for key, value in world.items())
         temporary.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
-    print(f"{args.out / WORLD.name}: {len(things)} things, {len(core) + len(held_out)} of them core")
+    print(f"{args.out / WORLD.name}: {len(things)} things, {sum(thing['core'] for thing in things)} of them core")
 
 
 def _lines(value: object) -> str:

@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+from make_emoji import LIST, content, read_list
 from PIL import Image
 
 from dlcv_diffusion.emoji.sprites import LONGEST, SHORTEST, SIDE, fit_sprite
@@ -54,6 +55,11 @@ def test_what_is_held_out_is_of_the_core_and_has_relatives_that_are_not(world):
     assert abs(len(pairs) / (len(trained) * len(styles)) - 0.1) < 0.005
     per_style = [sum(style == other for _, other in pairs) for style in styles]
     assert max(per_style) - min(per_style) <= 1
+
+
+def test_the_json_says_what_the_list_says():
+    made = json.loads(json.dumps(content(*read_list(LIST))))
+    assert made == json.loads(WORLD.read_text(encoding="utf-8"))
 
 
 def test_every_sheet_has_its_licence():
