@@ -29,8 +29,8 @@ Layers = Annotated[int, Field(strict=True, ge=1, le=24)]
 class SmallClipConfig:
     """Sizes of both halves.
 
-    - vision_layers: four numbers make CLIP's ResNet (`ModifiedResNet`, with anti-aliased strides and attention pooling), one
-      a ViT of patches of `patch_size`, whose heads have `head_width` channels each.
+    - vision_layers: four numbers make CLIP's ResNet (`ModifiedResNet`: anti-aliased strides, attention pooling), one
+      makes a ViT of patches of `patch_size`. Attention heads have `head_width` channels each.
     - text_width, text_layers, text_heads: of the text transformer; context: tokens it reads, the two special ones too.
 
     >>> SmallClipConfig(vision_layers=6, vision_width=128).image_size

@@ -1,9 +1,9 @@
 """Words as tokens: CLIP's byte-level BPE, with merges that are learnt from our captions instead of the web's.
 
 A merge joins the pair of symbols that is most frequent (Sennrich et al., arXiv 1508.07909, algorithm 1); the last
-symbol of a word carries `</w>`. Every byte is a symbol, so any word of any language can be written, if only letter by letter.
-The files are CLIP's own: `vocab.json` and `merges.txt` for transformers' `CLIPTokenizer`, `bpe_simple_vocab.txt.gz` for
-open_clip's `SimpleTokenizer`, and both give the same ids.
+symbol of a word carries `</w>`. Every byte is a symbol, so any word of any language can be written, if only letter by
+letter. The files are CLIP's own: `vocab.json` and `merges.txt` for transformers' `CLIPTokenizer`,
+`bpe_simple_vocab.txt.gz` for open_clip's `SimpleTokenizer`, and both give the same ids.
 """
 
 import gzip
