@@ -73,3 +73,30 @@ def course_folder(folder, count=3, names=NAMES, size=32, seed=0):
             picture.save(folder / "val" / f"{label}_{number}.png")
             arrays[f"{label}_{number}.png"] = np.asarray(picture)
     return arrays
+
+
+@pytest.fixture
+def open_clip_name(monkeypatch, tmp_path):
+    """The name of a tiny model in open_clip's registry, with plain GELU, and its weights: "tiny-test", file.
+
+    Its tag "openai" stands for weights that were trained with QuickGELU, "laion" for such as were not.
+    """
+    import open_clip
+    from open_clip import factory, pretrained
+
+    words = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
+    vision = {"image_size": 48, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16}
+    config = {"embed_dim": 24, "vision_cfg": vision, "text_cfg": words}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = open_clip.model.CLIP(**config)
+        for name, weight in model.named_parameters():
+            if name.endswith("weight") and weight.ndim == 2 and "embedding" not in name:
+                torch.nn.init.normal_(weight, std=0.3)
+    path = tmp_path / "weights.pt"
+    torch.save(model.state_dict(), path)
+    monkeypatch.setitem(factory._MODEL_CONFIGS, "tiny-test", config)
+    tags = {"laion": pretrained._pcfg(file=str(path)), "openai": pretrained._pcfg(file=str(path), quick_gelu=True)}
+    tags["far"] = pretrained._pcfg(hf_hub="nobody/has-this/")
+    monkeypatch.setitem(pretrained._PRETRAINED, "tiny-test", tags)
+    return "tiny-test", path

@@ -9,7 +9,7 @@ from . import options
 from .options import IMAGES, SEED, examples
 
 EXAMPLES = examples(
-    "dlcv zero-shot hw2_data/clip_zeroshot/val hw2_data/clip_zeroshot/id2label.json --model ViT-B-32 --pretrained openai",
+    "dlcv zero-shot clip_zeroshot/val clip_zeroshot/id2label.json --model ViT-B-32 --pretrained openai",
     "dlcv zero-shot val id2label.json --model ViT-L-14 --pretrained ViT-L-14.pt --templates ensemble --csv found.csv",
     "dlcv zero-shot val id2label.json --model clip-vit-base-patch32/        (a folder of transformers)",
 )

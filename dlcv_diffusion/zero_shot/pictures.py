@@ -93,12 +93,12 @@ def load_pictures(folder: str | Path, labels: str | Path | None = None, *, keep_
     """
     folder = Path(folder)
     inside = folder / "val" if os.path.isdir(folder / "val") else folder
+    advice = "give the course's clip_zeroshot/val, or a folder of pictures named {label}_{n}.png"
+    files = [name for name in names_in(inside, advice) if name.lower().endswith(PICTURE_SUFFIXES)]
     places = [place / LABELS for place in (folder, inside, folder.parent)]
     labels = Path(labels) if labels is not None else next((p for p in places if os.path.isfile(p)), None)
     check(labels, f"no {LABELS} in '{folder}' or beside it; give the file of the classes' names: {GIVE_LABELS}")
     names = read_labels(labels)
-    advice = "give the course's clip_zeroshot/val, or a folder of pictures named {label}_{n}.png"
-    files = [name for name in names_in(inside, advice) if name.lower().endswith(PICTURE_SUFFIXES)]
     check(files, f"no pictures in '{inside}'; {advice}")
     found = {name: NAMED.fullmatch(name) for name in files}
     strange = [name for name in files if not found[name]]

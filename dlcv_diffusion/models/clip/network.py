@@ -72,6 +72,8 @@ def cached_file(tagged: Mapping[str, Any]) -> Path | None:
     from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 
     repository, file = os.path.split(tagged.get("hf_hub", ""))
+    if "file" in tagged:
+        return Path(tagged["file"])
     for wanted in (file,) if file else (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME):
         found = try_to_load_from_cache(repository, wanted) if repository else None
         if isinstance(found, str):

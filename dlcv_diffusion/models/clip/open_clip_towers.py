@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ...errors import UserError, check
 from ...reading import reading
 from ...tensors import read_state_dict
-from ..foreign import foreign
+from ..foreign import foreign, quietly
 from ..registry import load_state
 from .network import fetched
 from .small import MEAN_STD, SmallClip
@@ -116,7 +116,7 @@ def open_clip_towers(
     notes = []
     if wanted != built:
         notes = [f"'{name}' has {kind[built]}, but these weights were trained with {kind[wanted]}: computed with that"]
-    with foreign(f"open_clip cannot build '{name}'", "give another name, see open_clip.list_models()"):
+    with quietly(), foreign(f"open_clip cannot build '{name}'", "give another name, see open_clip.list_models()"):
         model = open_clip.create_model(name, force_custom_text=False, quick_gelu=wanted, load_weights=False)
         tokenizer = open_clip.get_tokenizer(name)
     load_into(model, state, path)
@@ -129,7 +129,10 @@ def open_clip_folder(folder: str | Path) -> OpenClipTowers:
     from open_clip.factory import _find_checkpoint_in_dir
 
     where = f"local-dir:{folder}"
-    with foreign(f"open_clip cannot read '{folder}'", "give a folder with open_clip_config.json and weights"):
+    with (
+        quietly(),
+        foreign(f"open_clip cannot read '{folder}'", "give a folder with open_clip_config.json and weights"),
+    ):
         path = _find_checkpoint_in_dir(Path(folder))
         model = open_clip.create_model(where, load_weights=False)
         tokenizer = open_clip.get_tokenizer(where)
@@ -173,7 +176,7 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor], path: str | Path) -
     from open_clip.convert import convert_state_dict
     from open_clip.model import convert_to_custom_text_state_dict
 
-    with foreign(f"the weights in '{path}' are none of CLIP's", "give those of the model that was named"):
+    with quietly(), foreign(f"the weights in '{path}' are none of CLIP's", "give those of the model that was named"):
         state = convert_state_dict(model, dict(state))
         if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
             state = convert_to_custom_text_state_dict(state)

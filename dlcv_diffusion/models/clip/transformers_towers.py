@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ...errors import check
-from ..foreign import foreign
+from ..foreign import foreign, quietly
 
 GIVE = "give a folder that CLIPModel.save_pretrained and CLIPProcessor.save_pretrained wrote"
 
@@ -35,10 +35,11 @@ class TransformersTowers(nn.Module):
         return _pooled(self.model.get_image_features(pixel_values=x))
 
     def texts(self, texts: Sequence[str], device: torch.device) -> Tensor:
-        tokens = self.tokenizer(list(texts), padding=True, return_tensors="pt")
-        count, most = tokens["input_ids"].shape[1], self.context
-        longest = max(texts, key=len)
-        check(count <= most, f"'{longest:.60}' is {count} tokens long, and this CLIP reads {most}; say it shorter")
+        with quietly():
+            tokens = self.tokenizer(list(texts), padding=True, return_tensors="pt")
+        for text, count in zip(texts, tokens["attention_mask"].sum(1).tolist(), strict=True):
+            fits = count <= self.context
+            check(fits, f"'{text:.60}' is {count} tokens long, and this CLIP reads {self.context}; say it shorter")
         return _pooled(self.model.get_text_features(**tokens.to(device)))
 
     def scale(self) -> Tensor:
@@ -59,19 +60,19 @@ def transformers_towers(source: str | Path) -> TransformersTowers:
     from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, CLIPModel
 
     source = str(source)
-    with foreign(f"'{source}' has no config that can be read", GIVE):
+    with quietly(), foreign(f"'{source}' has no config that can be read", GIVE):
         kind = AutoConfig.from_pretrained(source).model_type
     check(kind == "clip", f"'{source}' holds a model of the kind '{kind:.60}', no CLIP; {GIVE}")
-    with foreign(f"the weights in '{source}' cannot be read", GIVE):
-        quiet = _safe(source)
-        model, found = CLIPModel.from_pretrained(source, output_loading_info=True, dtype=torch.float32, **quiet)
+    with quietly(), foreign(f"the weights in '{source}' cannot be read", GIVE):
+        safe = _safe(source)
+        model, found = CLIPModel.from_pretrained(source, output_loading_info=True, **safe)
     wrong = [*found["missing_keys"], *found.get("mismatched_keys", [])]
     check(not wrong, f"the weights in '{source}' are not whole: {str(wrong[:1]):.100} is missing or does not fit")
-    with foreign(f"'{source}' has no tokenizer that can be read", GIVE):
+    with quietly(), foreign(f"'{source}' has no tokenizer that can be read", GIVE):
         tokenizer = AutoTokenizer.from_pretrained(source)
-    with foreign(f"'{source}' has no image processor that can be read", GIVE):
+    with quietly(), foreign(f"'{source}' has no image processor that can be read", GIVE):
         processor = AutoImageProcessor.from_pretrained(source)
-    return TransformersTowers(model.eval(), tokenizer, processor)
+    return TransformersTowers(model.float().eval(), tokenizer, processor)
 
 
 def _safe(source: str) -> dict[str, bool]:
