@@ -14,6 +14,9 @@ from torch import Tensor
 
 from ..arguments import as_tensor
 from ..declared import validated
+from ..emoji.scenes import KINDS, Kind, Scene
+from ..emoji.splits import Split, pictures
+from ..emoji.world import World, load_world
 from ..errors import check
 from ..evaluation.accuracy import class_labels
 from ..evaluation.encoder import checked_images
@@ -24,6 +27,7 @@ from ..reading import reading
 
 NAMED = re.compile(r"(\d+)[_-].*")
 LABELS = "id2label.json"
+ALONE: Mapping[Kind, float] = {kind: 1 / 3 for kind in KINDS if kind != "pair"}
 GIVE_LABELS = 'the course\'s is {"0": "bicycle", …}'
 
 
@@ -80,7 +84,8 @@ class Pictures:
 def load_pictures(folder: str | Path, labels: str | Path | None = None, *, keep_underscores: bool = False) -> Pictures:
     """The pictures of a folder in the course's layout, `{label}_{n}.png`, opened one by one when they are wanted.
 
-    - folder: with the pictures, or the course's `clip_zeroshot`, which has them in `val/`.
+    - folder: with the pictures, or the course's `clip_zeroshot`, which has them in `val/`; or "emoji": 500 unseen
+      scenes of the emoji world, one thing each, whose classes are its things.
     - labels: the JSON file of the classes' names, by default `id2label.json` in the folder or beside it.
     - keep_underscores: names are read as words, "willow_tree" as "willow tree", unless this is true.
 
@@ -91,6 +96,9 @@ def load_pictures(folder: str | Path, labels: str | Path | None = None, *, keep_
     >>> len(pictures), pictures.classes[0]                   # doctest: +SKIP
     (2500, 'bicycle')
     """
+    if str(folder) == "emoji" and not os.path.exists(folder):
+        check(labels is None, "the emoji world knows its classes; leave the labels out")
+        return world_pictures(load_world(), "unseen", 500, seed=0)[0]
     folder = Path(folder)
     inside = folder / "val" if os.path.isdir(folder / "val") else folder
     advice = "give the course's clip_zeroshot/val, or a folder of pictures named {label}_{n}.png"
@@ -113,6 +121,26 @@ def load_pictures(folder: str | Path, labels: str | Path | None = None, *, keep_
     rows = torch.tensor([place[number] for number in numbers])
     opened = lambda row: open_picture(inside / files[row], "replace it, or take it out")  # noqa: E731
     return Pictures(files, rows, classes, opened, str(folder))
+
+
+def world_pictures(
+    world: World, split: Split, count: int, seed: int, *, kinds: Mapping[Kind, float] | None = None, **options: Any
+) -> tuple[Pictures, list[Scene]]:
+    """Scenes of one thing each, with the names of the split's things as classes; options are those of `emoji.splits`.
+
+    >>> from dlcv_diffusion.emoji.world import load_world
+    >>> found, shown = world_pictures(load_world(), "held_out_things", 4, seed=0)
+    >>> len(found.classes), shown[0].things[0] in found.classes
+    (8, True)
+    """
+    images, shown = pictures(world, split, count, seed, kinds=kinds or ALONE, **options)
+    held_out = split == "held_out_things"
+    classes = [name for name in world.names if (name in world.held_out_things) == held_out]
+    if split == "held_out_pairs":
+        classes = sorted({thing for thing, _ in world.held_out_pairs})
+    labels = [classes.index(scene.things[0]) for scene in shown]
+    files = [f"{label}_{row}.png" for row, label in enumerate(labels)]
+    return Pictures.of(images, labels, classes, files, f"the emoji world, {split}"), shown
 
 
 def read_labels(path: str | Path) -> dict[int, str]:
