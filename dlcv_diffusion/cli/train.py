@@ -109,7 +109,7 @@ def clip(
     checkpoint_every: options.CheckpointEvery = 500,
     preview_every: options.PreviewEvery = 1000,
 ) -> None:
-    """Train a small CLIP on the emoji world: pictures and captions, by contrast."""
+    """Train a small CLIP on the emoji world, by contrast."""
     from ..emoji.clip_training import train_clip
 
     run = {"resume": resume, "device": device, "checkpoint_every": checkpoint_every, "preview_every": preview_every}

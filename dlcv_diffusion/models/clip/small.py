@@ -3,6 +3,7 @@
 Its file holds the weights, the config, the merges of its tokenizer and its facts, and needs nothing beside it.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -124,10 +125,10 @@ def read_small_clip(path: str | Path) -> SmallClip:
     >>> read_small_clip("runs/clip/model.safetensors").config.image_size   # doctest: +SKIP
     64
     """
+    known = 'give a model.safetensors of `dlcv train clip`, or "emoji"'
+    check(os.path.exists(path), f"no CLIP at '{path}'; {known}")
     tensors, header = read_tensors(path)
-    check(
-        "clip" in header, f"'{path}' holds no CLIP of ours; give a model.safetensors of `dlcv train clip`, or \"emoji\""
-    )
+    check("clip" in header, f"'{path}' holds no CLIP of ours; {known}")
     header = validated(SmallClipHeader, header, f"'{path}'")
     merges = checked_merges(header.merges, f"'{path}'")
     words = tensors.get("token_embedding.weight")
