@@ -9,7 +9,8 @@ from ..models.clip import Clip, load_clip
 from .classify import class_embeddings, classify, scores
 from .pictures import Pictures, load_pictures
 from .result import Case, ZeroShotResult
+from .search import picture_features, search
 from .templates import COURSE, ENSEMBLE, read_templates
 
 __all__ = ["COURSE", "ENSEMBLE", "Case", "Clip", "Pictures", "ZeroShotResult", "class_embeddings", "classify"]
-__all__ += ["load_clip", "load_pictures", "read_templates", "scores"]
+__all__ += ["load_clip", "load_pictures", "picture_features", "read_templates", "scores", "search"]

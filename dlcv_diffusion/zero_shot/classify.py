@@ -121,9 +121,21 @@ def classify(
         unreadable=unreadable,
         model=clip.name,
         source=pictures.source,
-        notes=clip.notes,
+        notes=(*clip.notes, *unfamiliar(clip, pictures.classes)),
         seconds=time.perf_counter() - begun,
     )
+
+
+def unfamiliar(clip: Clip, classes: Sequence[str]) -> list[str]:
+    """A note about classes that a model which says what it was trained on, such as ours, was not trained on.
+
+    >>> unfamiliar(clip, ["fox", "skyscraper"])   # doctest: +SKIP
+    ["1 of the 2 classes is not among those that 'clip-small' was trained on, such as 'skyscraper'"]
+    """
+    known = clip.facts.get("classes")
+    new = [name for name in classes if name not in known] if known else []
+    count = f"{len(new)} of the {len(classes)} classes {'is' if len(new) == 1 else 'are'}"
+    return [f"{count} not among those that '{clip.name}' was trained on, such as '{new[0]}'"] if new else []
 
 
 Batch = tuple[list[int], Tensor, dict[str, str]]

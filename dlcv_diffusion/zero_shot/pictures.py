@@ -71,8 +71,11 @@ class Pictures:
         images, labels = checked_images(images), as_tensor(labels, "labels are whole numbers, one for each picture")
         images = images.cpu().expand(-1, 3, -1, -1)
         names = files or [f"{label}_{row}.png" for row, label in enumerate(labels.tolist())]
-        opened = lambda row: Image.fromarray(images[row].permute(1, 2, 0).contiguous().numpy())  # noqa: E731
-        return cls(list(names), labels, list(classes), opened, source)
+
+        def read(row: int) -> Image.Image:
+            return Image.fromarray(images[row].permute(1, 2, 0).contiguous().numpy())
+
+        return cls(list(names), labels, list(classes), read, source)
 
     def subset(self, rows: Sequence[int]) -> "Pictures":
         """Some of the rows, in this order."""
@@ -119,8 +122,11 @@ def load_pictures(folder: str | Path, labels: str | Path | None = None, *, keep_
     place = {number: row for row, number in enumerate(names)}
     classes = list(names.values()) if keep_underscores else [_as_words(name) for name in names.values()]
     rows = torch.tensor([place[number] for number in numbers])
-    opened = lambda row: open_picture(inside / files[row], "replace it, or take it out")  # noqa: E731
-    return Pictures(files, rows, classes, opened, str(folder))
+
+    def read(row: int) -> Image.Image:
+        return open_picture(inside / files[row], "replace it, or take it out")
+
+    return Pictures(files, rows, classes, read, str(folder))
 
 
 def world_pictures(

@@ -155,6 +155,8 @@ def test_small_grey_transparent_and_palette_pictures_are_resized_as_trained(clip
     wanted = torch.from_numpy(np.array(picture.resize((64, 64), Image.Resampling.BICUBIC)))
     assert torch.allclose(clip.prepare([picture])[0], wanted.permute(2, 0, 1) / 127.5 - 1, atol=1e-6)
     assert torch.equal(clip.prepare(pictures(1)), clip.prepare([picture]))
+    clear = Image.new("RGBA", (32, 32), (0, 0, 0, 0))
+    assert torch.equal(clip.prepare([clear]), torch.ones(1, 3, 64, 64)), "what is transparent shows white"
     for mode in ("P", "L"):
         other = picture.convert(mode)
         assert torch.equal(clip.prepare([other]), clip.prepare([other.convert("RGB")]))

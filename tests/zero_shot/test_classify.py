@@ -19,7 +19,16 @@ from small_runs import names, one_thread  # noqa: F401 – for every test here
 from transformers import pipeline
 
 from dlcv_diffusion import UserError
-from dlcv_diffusion.zero_shot import Pictures, class_embeddings, classify, load_clip, load_pictures, scores
+from dlcv_diffusion.zero_shot import (
+    Pictures,
+    class_embeddings,
+    classify,
+    load_clip,
+    load_pictures,
+    picture_features,
+    scores,
+    search,
+)
 
 WORDS = [name.replace("_", " ") for name in NAMES]
 TEMPLATES = ["A photo of a {}.", "a blurry photo of the {}."]
@@ -127,6 +136,19 @@ def test_a_clip_is_an_encoder(ours):
     assert rows[:, 0].tolist() == [0, 1] and distances.max() < 1e-6
 
 
+def test_words_find_the_nearest_pictures(course, ours):
+    pictures = load_pictures(course[0])
+    (course[0] / "val" / "0_1.png").write_bytes(b"")
+    rows, features = picture_features(ours, pictures, batch_size=4)
+    assert len(rows) == len(features) == 14 and 1 not in rows
+    places, cosines = search(ours, features, ["a fox", "an owl"], k=3)
+    similar = ours.encode_texts(["a fox", "an owl"]) @ features.T
+    assert torch.equal(places, similar.argsort(1, descending=True)[:, :3])
+    assert torch.allclose(cosines, similar.sort(1, descending=True).values[:, :3])
+    with pytest.raises(UserError, match="cannot find 15 pictures among 14"):
+        search(ours, features, ["a fox"], k=15)
+
+
 # --- the result -------------------------------------------------------------------------------------------------------
 
 
@@ -195,6 +217,12 @@ def test_classes_that_cannot_be_told_apart_are_refused(course, ours):
         class_embeddings(ours, ["fox"])
     with pytest.raises(UserError, match="5 classes of pictures, and 2 names"):
         classify(ours, load_pictures(course[0]), ["fox", "owl"])
+
+
+def test_a_model_that_knows_its_classes_says_which_are_new_to_it(course, ours):
+    ours.facts["classes"] = ["fox", "castle", "owl"]
+    notes = classify(ours, load_pictures(course[0])).notes
+    assert notes == ("2 of the 5 classes are not among those that 'small' was trained on, such as 'willow tree'",)
 
 
 # --- from the command line --------------------------------------------------------------------------------------------

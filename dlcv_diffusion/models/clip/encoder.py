@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ... import device as devices
 from ...errors import check
+from ...images.pictures import as_rgb
 
 TEXTS = 256
 """Texts encoded at a time."""
@@ -82,12 +83,13 @@ class Clip(nn.Module):
     def prepare(self, pictures: Tensor | Sequence[Image.Image]) -> Tensor:
         """The network's own input, (B, 3, H, W) float32 on the CPU: resized and normalised as it was trained.
 
-        - pictures: uint8 (B, C, H, W), C = 1 or 3, or a list of pictures of any sizes, such as `open_picture` gives.
+          - pictures: uint8 (B, C, H, W), C = 1 or 3, or a list of PIL's of any size and mode: what is
+        transparent shows white.
 
-        Raises `UserError` for anything else; float images have lost what was white.
+          Raises `UserError` for anything else; float images have lost what was white.
         """
         if not isinstance(pictures, Tensor):
-            return self.towers.prepare([picture.convert("RGB") for picture in pictures])
+            return self.towers.prepare([as_rgb(picture) for picture in pictures])
         sound = pictures.ndim == 4 and pictures.shape[1] in (1, 3) and pictures.numel() > 0
         given = f"{str(pictures.dtype).removeprefix('torch.')} {tuple(pictures.shape)}"
         wanted = "pictures for CLIP are uint8 (B, 3, H, W), 0 … 255, as files have them"

@@ -1,6 +1,7 @@
 """One door for every CLIP: ours, open_clip's by name, a file, a folder, or a name on the hub."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -8,7 +9,7 @@ from torch import nn
 
 from ... import device as devices
 from ...errors import check
-from ..foreign import foreign
+from ..foreign import foreign, quietly
 from ..registry import ASSETS
 from .encoder import Clip
 from .network import hub_answers
@@ -73,12 +74,16 @@ def _downloaded(name: str) -> str:
     check(repository.count("/") == 1 and not repository.startswith((".", "/", "~")), f"no CLIP '{name}' here; {known}")
     wanted = ["*.json", "*.txt", "*.safetensors", "*.model", "*.gz"]
     advice = f"download the repository '{repository}' where there is a network, and give its folder"
-    try:
+    with suppress(OSError, ValueError):  # it is not in the cache
         folder = snapshot_download(repository, allow_patterns=wanted, local_files_only=True)
-        if any(Path(folder).glob("*.safetensors")):
+        if _has_weights(folder):
             return folder
-    except (OSError, ValueError):  # not in the cache
-        pass
     check(hub_answers(), f"no weights of '{name}' here, and no network; {advice}")
-    with foreign(f"'{name}' could not be fetched", advice):
-        return snapshot_download(repository, allow_patterns=wanted)
+    with quietly(), foreign(f"'{name}' could not be fetched", advice):
+        folder = snapshot_download(repository, allow_patterns=wanted)
+        # older repositories have no safetensors; no code in their .bin is run
+        return folder if _has_weights(folder) else snapshot_download(repository, allow_patterns=[*wanted, "*.bin"])
+
+
+def _has_weights(folder: str) -> bool:
+    return any(path.suffix in (".safetensors", ".bin") for path in Path(folder).iterdir())
