@@ -137,14 +137,15 @@ class ClipObjective(Objective):
         self.pool, self.train = pool, train
         self.facts = {"pool": len(pool), "world_hash": short_hash([pool.images])}
         tokenizer = clip_tokenizer(merges, config.context)
-        self.encode = lru_cache(maxsize=100_000)(lambda text: tokenizer([text])[0])
+        # kept as numbers of Python: thousands of small tensors among the large ones of each step would split the heap
+        self.encode = lru_cache(maxsize=100_000)(lambda text: tuple(tokenizer([text])[0].tolist()))
 
     def batch(self, step: int) -> tuple[Tensor, ...]:
         seed = self.train.seed
         drawn = self.pool.batch(batch_indices(step, len(self.pool), self.train), seed, step)
         recolour = (drawn.said[:, 2:] < 0).all(1)
         x = augmented(drawn.images, recolour, generator_of(seed, 2, step))
-        return x, torch.stack([self.encode(text) for text in drawn.captions]), drawn.shown, drawn.said
+        return x, torch.tensor([self.encode(text) for text in drawn.captions]), drawn.shown, drawn.said
 
     def loss(self, network: Callable[..., Any], *batch: Tensor) -> Tensor:
         x, tokens, shown, said = batch
@@ -209,7 +210,7 @@ class Preview:
         world = objective.pool.world
         images, shown = pictures(world, "unseen", 48, seed=0)
         self.x = images.float() / 127.5 - 1
-        self.tokens = torch.stack([objective.encode(caption(world, drawn)) for drawn in shown])
+        self.tokens = torch.tensor([objective.encode(caption(world, drawn)) for drawn in shown])
 
     @torch.no_grad()
     def __call__(self, network: nn.Module, path: Path) -> None:
