@@ -5,7 +5,8 @@
     python tools/make_emoji.py packages/node_modules
 
 writes dlcv_diffusion/assets/emoji_*.webp, a sheet for each artist, and emoji.json. What there is in the world stands in
-`tools/emoji_things.txt`, a list made by hand; the packages' names and keywords are checked against it.
+`tools/emoji_things.txt`, a list made by hand; `--keywords` prints what emojibase calls each of the things, to choose
+synonyms from. `--json` writes the JSON alone, where no picture has changed.
 """
 
 import argparse
@@ -15,7 +16,6 @@ import re
 from pathlib import Path
 
 import numpy as np
-import resvg_py
 from PIL import Image
 
 from dlcv_diffusion.emoji.sprites import fit_sprite, write_sheet
@@ -59,8 +59,22 @@ def held_out_pairs(core: list[str], styles: list[str], seed: int = 0) -> list[tu
     return sorted((core[place], styles[turn % len(styles)]) for turn, place in enumerate(order))
 
 
+def content(things: list[dict], without_article: list[str], held_out: dict[str, list[str]]) -> dict:
+    """What `emoji.json` holds."""
+    core = [thing["name"] for thing in things if thing["core"] and thing["name"] not in held_out]
+    return {
+        "things": [{key: value for key, value in thing.items() if key != "slug"} for thing in things],
+        "without_article": without_article,
+        "held_out_things": held_out,
+        "held_out_style": HELD_OUT_STYLE,
+        "held_out_pairs": held_out_pairs(core, [name for name in STYLES if name != HELD_OUT_STYLE]),
+    }
+
+
 def picture(icons: dict, slug: str) -> Image.Image:
     """An icon of an Iconify package, LARGE pixels a side."""
+    import resvg_py
+
     while slug not in icons["icons"]:
         slug = icons["aliases"][slug]["parent"]
     icon = icons["icons"][slug]
@@ -71,33 +85,43 @@ def picture(icons: dict, slug: str) -> Image.Image:
     return Image.open(io.BytesIO(bytes(png))).convert("RGBA")
 
 
+def keywords(packages: Path) -> dict[str, str]:
+    """{slug: emojibase's name and keywords}."""
+    slugs = json.loads((packages / "@iconify-json" / "noto" / "chars.json").read_text(encoding="utf-8"))
+    entries = json.loads((packages / "emojibase-data" / "en" / "data.json").read_text(encoding="utf-8"))
+    said = {entry["hexcode"].lower(): ", ".join([entry["label"], *entry.get("tags", ())]) for entry in entries}
+    return {slug: said.get(code, said.get(f"{code}-fe0f", "")) for code, slug in slugs.items()}
+
+
+def write_sheets(packages: Path, slugs: list[str], out: Path) -> None:
+    """A sheet of sprites for each artist."""
+    for artist, package in zip(ARTISTS, PACKAGES, strict=True):
+        icons = json.loads((packages / "@iconify-json" / package / "icons.json").read_text(encoding="utf-8"))
+        sheet = out / f"emoji_{artist}.webp"
+        write_sheet(sheet, np.stack([fit_sprite(picture(icons, slug)) for slug in slugs]))
+        print(f"{sheet}: {len(slugs)} sprites, {sheet.stat().st_size / 1e6:.2f} MB")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("packages", type=Path, help="the folder that holds @iconify-json/")
+    parser.add_argument("--keywords", action="store_true", help="print names and keywords, and write nothing")
+    parser.add_argument("--json", action="store_true", help="write emoji.json alone")
     parser.add_argument("--things", default=LIST, type=Path)
     parser.add_argument("--out", default=WORLD.parent, type=Path)
     args = parser.parse_args()
     things, without_article, held_out = read_list(args.things)
-    for artist, package in zip(ARTISTS, PACKAGES, strict=True):
-        path = args.packages / "@iconify-json" / package / "icons.json"
-        icons = json.loads(path.read_text(encoding="utf-8"))
-        sheet = args.out / f"emoji_{artist}.webp"
-        write_sheet(sheet, np.stack([fit_sprite(picture(icons, thing["slug"])) for thing in things]))
-        print(f"{sheet}: {len(things)} sprites, {sheet.stat().st_size / 1e6:.2f} MB")
-    things = [{key: value for key, value in thing.items() if key != "slug"} for thing in things]
-    core = [thing["name"] for thing in things if thing["core"] and thing["name"] not in held_out]
-    styles = [name for name in STYLES if name != HELD_OUT_STYLE]
-    world = {
-        "things": things,
-        "without_article": without_article,
-        "held_out_things": held_out,
-        "held_out_style": HELD_OUT_STYLE,
-        "held_out_pairs": held_out_pairs(core, styles),
-    }
+    if args.keywords:
+        said = keywords(args.packages)
+        print("\n".join(f"{thing['name']}, {', '.join(thing['synonyms'])} | {said[thing['slug']]}" for thing in things))
+        return
+    if not args.json:
+        write_sheets(args.packages, [thing["slug"] for thing in things], args.out)
+    world = content(things, without_article, held_out)
     with atomic_write(args.out / WORLD.name) as temporary:
         lines = (f'"{key}": {_lines(value)}' for key, value in world.items())
         temporary.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
-    print(f"{args.out / WORLD.name}: {len(things)} things, {len(core) + len(held_out)} of them core")
+    print(f"{args.out / WORLD.name}: {len(things)} things, {sum(thing['core'] for thing in things)} of them core")
 
 
 def _lines(value: object) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 from pydantic import Field
+from scipy import ndimage
 from torch import Tensor
 
 from ..declared import declared
@@ -35,7 +36,7 @@ Kind = Literal["white", "colour", "pair", "style"]
 KINDS: tuple[Kind, ...] = ("white", "colour", "pair", "style")
 """One thing on white, one on a colour, two next to each other on white, one in a style."""
 
-EDGE = 1.0
+EDGE = 1.5
 """Pixels that stay free at a picture's edge, and between two things."""
 
 
@@ -157,24 +158,26 @@ def _alone(world: World, things, artists, variety: Variety, rng: np.random.Gener
 
 
 def _beside(world: World, things, artists, variety: Variety, rng: np.random.Generator) -> tuple[Placed, ...]:
-    """Each in its half, as large as fits into 30 by 46 pixels."""
-    placed = []
+    """Each in its half, as large as fits into 30 by 42 pixels, and at about the same height."""
+    placed, level = [], rng.uniform(-variety.shift, variety.shift)
     for thing, artist, half in zip(things, artists, ((0, SIDE / 2), (SIDE / 2, SIDE)), strict=True):
         width, height = extent(world, thing, artist)
-        largest = min((SIDE / 2 - 2 * EDGE) / width, 46 / height)
-        size = largest * rng.uniform(max(variety.smallest, 0.85), 1)
-        placed.append(_placed(world, thing, artist, size, half, variety, rng))
+        size = min((SIDE / 2 - 2 * EDGE) / width, 42 / height) * rng.uniform(max(variety.smallest, 0.85), 1)
+        placed.append(_placed(world, thing, artist, size, half, variety, rng, level))
     return tuple(placed)
 
 
-def _placed(world: World, thing, artist, size, columns, variety: Variety, rng: np.random.Generator) -> Placed:
+def _placed(
+    world: World, thing, artist, size, columns, variety: Variety, rng: np.random.Generator, level: float | None = None
+) -> Placed:
+    """A thing within these columns, off their middle by up to `variety.shift`; at a level: by that, and two pixels."""
     width, height = (size * part for part in extent(world, thing, artist))
-    centre = []
-    for (low, high), side in ((columns, width), ((0, SIDE), height)):
-        room = max(0.0, (high - low - side) / 2 - EDGE)
-        reach = min(room, variety.shift)
-        centre.append((low + high) / 2 + rng.uniform(-reach, reach))
-    return Placed(thing, artist, *centre, size, bool(variety.mirror and rng.random() < 0.5))
+    off_x, off_y = rng.uniform(-variety.shift, variety.shift, 2)
+    off_y = off_y if level is None else level + 2 * off_y / max(variety.shift, 2)
+    room_x, room_y = (max(0.0, side / 2 - EDGE) for side in (columns[1] - columns[0] - width, SIDE - height))
+    x = sum(columns) / 2 + float(np.clip(off_x, -room_x, room_x))
+    y = SIDE / 2 + float(np.clip(off_y, -room_y, room_y))
+    return Placed(thing, artist, x, y, size, bool(variety.mirror and rng.random() < 0.5))
 
 
 def _visible(world: World, placed: Sequence[Placed], rng: np.random.Generator) -> str:
@@ -205,9 +208,8 @@ def stands_out(world: World, thing: str, artist: str) -> frozenset[str]:
     (False, True)
     """
     sprite = world.pixels(thing, artist).astype(np.float32)
-    opaque = np.pad(sprite[..., 3] > 127, 3)
-    inside = np.lib.stride_tricks.sliding_window_view(opaque, (7, 7)).all((2, 3))
-    rim = sprite[opaque[3:-3, 3:-3] & ~inside][:, :3]
+    opaque = (sprite[..., 3] > 127).view(np.uint8)
+    rim = sprite[opaque > ndimage.minimum_filter(opaque, 7, mode="constant")][:, :3]
     apart = {name: np.linalg.norm(rim - colour, axis=1) for name, colour in COLOURS.items()}
     return frozenset(name for name, distance in apart.items() if (distance > 70).mean() > 0.7)
 
