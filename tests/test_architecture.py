@@ -32,11 +32,10 @@ TOOLS = {
     "nbclient": "tools/run_notebooks.py",
     "nbconvert": "exports notebooks with their sliders",
     "nbformat": "tools/run_notebooks.py",
-    "transformers": "the text encoders of Stable Diffusion, Problem 3",
 }
 """What is required and not imported, and why."""
 
-MODULES = {"pillow": "PIL", "ipython": "IPython"}
+MODULES = {"pillow": "PIL", "ipython": "IPython", "open_clip_torch": "open_clip"}
 LONG: set[tuple[str, str]] = set()
 """Functions of more than 60 lines that wait to be split."""
 

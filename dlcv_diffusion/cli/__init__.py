@@ -15,7 +15,7 @@ import typer
 from typer import Argument, Option
 
 from ..errors import check
-from . import grade, options, sample, train
+from . import grade, options, sample, train, zero_shot
 from .options import SEED, examples, given, group, numbers, speaks, written
 from .sentences import of_the_output, sentence
 
@@ -29,6 +29,7 @@ app = group(
 app.add_typer(train.app, name="train")
 app.add_typer(sample.app, name="sample")
 app.add_typer(grade.app, name="grade")
+app.command("zero-shot", epilog=zero_shot.EXAMPLES)(zero_shot.zero_shot)
 
 
 def main() -> None:

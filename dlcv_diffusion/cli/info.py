@@ -2,7 +2,8 @@
 
 import importlib.metadata
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 
@@ -10,7 +11,9 @@ from .. import __version__
 from ..device import best_device, has_fast_bf16
 from ..errors import UserError
 
-PACKAGES = "torch torchvision accelerate diffusers transformers safetensors matplotlib ipywidgets jupyterlab"
+PACKAGES = (
+    "torch torchvision accelerate diffusers transformers open_clip_torch safetensors matplotlib ipywidgets jupyterlab"
+)
 
 
 def describe_installation() -> str:
@@ -38,14 +41,18 @@ def describe_installation() -> str:
     bf16 = "bfloat16 is fast" if has_fast_bf16(device) else "float32 is used"
     lines.append(f"device           {device}{gpu}, {torch.get_num_threads()} CPU threads, {bf16}")
     for name, path in shipped_weights().items():
-        size = _found(
-            lambda path=path: f"{read_header(path).get('model', 'classifiers')}, {path.stat().st_size / 1e6:.1f} MB"
-        )
-        lines.append(f"weights          {name}: {size}")
+        found = _found(lambda path=path: f"{_kind(read_header(path))}, {path.stat().st_size / 1e6:.1f} MB")
+        lines.append(f"weights          {name}: {found}")
     for split in ("train", "held_out"):
         count = _found(lambda split=split: f"{len(load_digits('sample', split=split)):,} digits")
         lines.append(f"data             embedded sample, {split}: {count}")
     return "\n".join(lines)
+
+
+def _kind(header: Mapping[str, Any]) -> str:
+    """What weights are those of: a network that draws, by its class, or what is measured with."""
+    others = {"clip": "CLIP", "face_encoder": "encoder", "judge": "classifiers"}
+    return header.get("model") or next((said for key, said in others.items() if key in header), "tensors")
 
 
 def _found(describe: Callable[[], str]) -> str:

@@ -8,7 +8,11 @@ from typer import Option
 from . import options
 from .options import examples, given, group, show_training
 
-app = group("Train a model.", "dlcv train digits --preset tiny --out runs/tiny", "dlcv train faces --data faces64.zip")
+app = group(
+    "Train a model.",
+    *("dlcv train digits --preset tiny --out runs/tiny", "dlcv train faces --data faces64.zip"),
+    "dlcv train clip --precision auto",
+)
 
 
 @app.command(
@@ -84,3 +88,34 @@ def faces(
     run |= given(steps=steps, batch_size=batch_size, lr=lr, seed=seed, precision=precision, compile=compile)
     run |= given(prediction=prediction, teacher=teacher)
     show_training(train_faces(data, preset, out, size=size, channels=channels, **run), out)
+
+
+@app.command(
+    "clip",
+    epilog=examples(
+        "dlcv train clip                                          (what ships: an hour or two)",
+        "dlcv train clip --preset tiny --out runs/tiny_clip",
+        "dlcv train clip --leave-out openmoji --out runs/clip_without_openmoji",
+    ),
+)
+def clip(
+    preset: Annotated[Literal["small", "tiny"], Option(help="small ships, tiny is a quick trial")] = "small",
+    leave_out: Annotated[str | None, Option(help="an artist not to train on: noto, twemoji, openmoji, …")] = None,
+    out: options.RunFolder = Path("runs/clip"),
+    resume: options.Resume = False,
+    steps: options.Steps = None,
+    batch_size: options.TrainBatchSize = None,
+    lr: options.LearningRate = None,
+    seed: options.TrainSeed = 0,
+    precision: options.Precision = None,
+    compile: options.Compile = False,
+    device: options.Device = None,
+    checkpoint_every: options.CheckpointEvery = 500,
+    preview_every: options.PreviewEvery = 1000,
+) -> None:
+    """Train a small CLIP on the emoji world, by contrast."""
+    from ..emoji.clip_training import train_clip
+
+    run = {"resume": resume, "device": device, "checkpoint_every": checkpoint_every, "preview_every": preview_every}
+    run |= given(steps=steps, batch_size=batch_size, lr=lr, seed=seed, precision=precision, compile=compile)
+    show_training(train_clip(preset, out, leave_out=leave_out, **run), out)

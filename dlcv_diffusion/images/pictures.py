@@ -57,6 +57,19 @@ def open_picture(
     return picture
 
 
+def as_rgb(picture: Image.Image) -> Image.Image:
+    """A picture that is open already as RGB in 8 bits, as `open_picture` makes it: what is transparent shows white.
+
+    Raises `UserError` for one of 32-bit or fractional numbers.
+
+    >>> as_rgb(Image.new("LA", (2, 2), (0, 0))).getpixel((0, 0))
+    (255, 255, 255)
+    """
+    found = _in_8_bits(picture, picture)
+    check(found, "a picture holds 32-bit or fractional numbers, whose white is not known; give it with 8 bits")
+    return found.convert("RGB")
+
+
 def _in_8_bits(image: Image.Image, opened: Image.Image) -> Image.Image | None:
     """The picture without transparency and in 8 bits; None where the file does not tell which number is white."""
     if image.mode.startswith("I;16") or (image.mode == "I" and opened.format in ("PNG", "PPM")):

@@ -1,10 +1,7 @@
 """A `UNet2DModel` of diffusers, from a folder or by its name on the hub, with the scheduler it was trained with."""
 
-import logging
 import os
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +14,7 @@ from ..denoiser import Denoiser
 from ..errors import UserError, check
 from ..reading import reading
 from ..schedule import NoiseSchedule
-from .foreign import foreign
+from .foreign import foreign, quietly
 from .registry import OBJECT
 from .sizes import Blocks, Channels, Side
 
@@ -154,7 +151,7 @@ def _config(of: Any, source: str, subfolder: str | None = None, *, reach: bool =
         with reading(path, "cannot be read as JSON of diffusers", "save the network again"):
             return OBJECT.validate_json(path.read_bytes())
     try:
-        with _quietly():
+        with quietly():
             return of.load_config(source, subfolder=subfolder)
     except (OSError, ValueError) as error:  # of a missing file and of a missing hub: the cause tells them apart
         there = "Entry" in type(error.__context__).__name__.removeprefix("LocalEntry")
@@ -169,7 +166,7 @@ def _weights(unet_class: Any, source: str, folder: str | None) -> nn.Module:
     kinds = [any(here.glob("*.safetensors"))] if here.is_dir() else [True, False]
     for safetensors in kinds:
         try:
-            with _quietly():
+            with quietly():
                 unet, found = unet_class.from_pretrained(
                     source, subfolder=folder, use_safetensors=safetensors, output_loading_info=True
                 )
@@ -184,19 +181,6 @@ def _weights(unet_class: Any, source: str, folder: str | None) -> nn.Module:
         return unet.float()
     said = " ".join(str(failure).split())[:200]
     raise UserError(f"'{source}' has no weights that can be read ({said}); save the network again") from failure
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Without what libraries below warn and log: one sentence, or none, comes from here."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)
 
 
 def _no_network(source: str) -> str:

@@ -1,7 +1,9 @@
 """Code of others, which may fail in any way."""
 
+import logging
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from textwrap import shorten
 
 from ..errors import UserError
@@ -21,3 +23,27 @@ def foreign(what: str, advice: str) -> Iterator[None]:
     except (Exception, SystemExit) as error:
         said = shorten(f"{type(error).__name__}: {error}", 240, placeholder=" …")
         raise UserError(f"{what}: {said}; {advice}") from error
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Without what libraries below warn, log and count in bars: one sentence, or none, comes from here.
+
+    >>> with quietly():
+    ...     warnings.warn("read me")
+    """
+    disabled, bars = logging.root.manager.disable, None
+    logging.disable(logging.CRITICAL)
+    with suppress(ImportError):
+        from transformers.utils import logging as bars
+    shown = bars is not None and bars.is_progress_bar_enabled()
+    try:
+        if shown:
+            bars.disable_progress_bar()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        if shown:
+            bars.enable_progress_bar()
+        logging.disable(disabled)

@@ -26,13 +26,14 @@ from dlcv_diffusion import NoiseSchedule, UserError, __version__, cli
 from dlcv_diffusion.denoiser import PREDICTIONS, load_denoiser
 from dlcv_diffusion.digits.recipes import DIGITS
 from dlcv_diffusion.digits.sampling import SamplingConfig
+from dlcv_diffusion.emoji.clip_training import CLIPS
 from dlcv_diffusion.faces.recipes import FACES
 from dlcv_diffusion.faces.sampling import PRESETS, FaceSampling
 from dlcv_diffusion.models import save_model
 from dlcv_diffusion.training import TrainConfig
 
 GROUPS = ["", "train", "sample", "grade"]
-VERBS = [*GROUPS, "figures", "convert", "info", "noise"]
+VERBS = [*GROUPS, "figures", "convert", "info", "noise", "zero-shot", "train clip"]
 VERBS += [f"{group} {what}" for group in GROUPS[1:] for what in ("digits", "faces")]
 
 
@@ -108,6 +109,7 @@ def fields(kind, name):
 def test_the_choices_are_the_library_s():
     """They are said again, since the library's own would bring torch to `dlcv --help`."""
     assert choices("train digits", "preset") == list(DIGITS) and choices("train faces", "preset") == list(FACES)
+    assert choices("train clip", "preset") == list(CLIPS)
     assert choices("sample faces", "preset") == list(PRESETS)
     assert choices("sample digits", "sampler") == fields(SamplingConfig, "sampler")
     assert choices("sample digits", "spacing") == fields(SamplingConfig, "spacing")

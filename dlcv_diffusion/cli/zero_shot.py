@@ -1,0 +1,53 @@
+"""`dlcv zero-shot …`"""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+from . import options
+from .options import IMAGES, SEED, examples
+
+EXAMPLES = examples(
+    "dlcv zero-shot clip_zeroshot/val clip_zeroshot/id2label.json --model ViT-B-32 --pretrained openai",
+    "dlcv zero-shot val id2label.json --model ViT-L-14 --pretrained ViT-L-14.pt --templates ensemble --csv found.csv",
+    "dlcv zero-shot val id2label.json --model clip-vit-base-patch32/        (a folder of transformers)",
+)
+
+
+def zero_shot(
+    images: Annotated[Path, Argument(metavar="IMAGES_DIR", help="with {label}_{n}.png")],
+    labels: Annotated[
+        Path | None, Argument(metavar="LABELS.json", help="id2label.json; beside them by default")
+    ] = None,
+    model: Annotated[str, Option(help="emoji, a name of open_clip's, a folder, or hf-hub:owner/name")] = "emoji",
+    pretrained: Annotated[str | None, Option(help="a tag of the model's weights, such as openai, or a file")] = None,
+    templates: Annotated[str, Option(metavar="single|ensemble|FILE", help="or one template a line")] = "single",
+    csv: Annotated[Path | None, Option(help="file for every prediction")] = None,
+    right: Annotated[int, Option(help="cases to show that were read right", min=0, max=1000)] = 5,
+    wrong: Annotated[int, Option(help="and cases that were not", min=0, max=1000)] = 5,
+    seed: Annotated[int, Option(help="of the choice of cases", **SEED)] = 0,
+    keep_underscores: Annotated[
+        bool, Option("--keep-underscores", help="do not read willow_tree as two words")
+    ] = False,
+    quick_gelu: Annotated[
+        bool | None, Option(help="what a file's weights were trained with, if it cannot tell")
+    ] = None,
+    batch_size: Annotated[int, Option(help="images at a time", **IMAGES)] = 64,
+    device: options.Device = None,
+    fast: options.Fast = False,
+) -> None:
+    """Classify pictures by the names of their classes, with CLIP."""
+    from ..zero_shot import classify, load_clip, load_pictures, read_templates
+
+    chosen = templates if templates in ("single", "ensemble") else read_templates(templates)
+    pictures = load_pictures(images, labels, keep_underscores=keep_underscores)  # before weights are read
+    clip = load_clip(model, pretrained, device, quick_gelu=quick_gelu)
+    found = classify(clip, pictures, templates=chosen, batch_size=batch_size, fast=fast, progress=True)
+    if csv is not None:
+        found.write_csv(csv)
+    print(found)
+    if right or wrong:
+        print(f"\ncases, by seed {seed}:\n{found.report_table(right, wrong, seed)}")
+    if csv is not None:
+        print(f"\nevery prediction: {csv}")

@@ -1,0 +1,9 @@
+"""CLIP (Radford et al., arXiv 2103.00020): pictures and words in one space. Any of open_clip's, transformers', or ours.
+
+A `Clip` is an encoder of pictures, as everything is that we measure with, and of words.
+"""
+
+from .encoder import Clip
+from .loading import load_clip
+
+__all__ = ["Clip", "load_clip"]

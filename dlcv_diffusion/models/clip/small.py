@@ -1,0 +1,138 @@
+"""A CLIP small enough to be trained on a CPU and to ship: one of open_clip's own `CLIP`, from a config of ours.
+
+Its file holds the weights, the config, the merges of its tokenizer and its facts, and needs nothing beside it.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from ...declared import declared, validated
+from ...errors import check
+from ..registry import FORMAT, filled, plain, read_tensors, write_tensors
+from .tokenizer import Merge, checked_merges
+
+MEAN_STD = (0.5, 0.5, 0.5)
+"""Both of the pixels' mean and of their standard deviation: x in [−1, 1], as everywhere in this package."""
+
+Small = Annotated[int, Field(strict=True, ge=1, le=64)]
+Width = Annotated[int, Field(strict=True, ge=8, le=1024)]
+Layers = Annotated[int, Field(strict=True, ge=1, le=24)]
+
+
+@declared
+class SmallClipConfig:
+    """Sizes of both halves.
+
+    - vision_layers: four numbers make CLIP's ResNet (`ModifiedResNet`: anti-aliased strides, attention pooling), one
+      makes a ViT of patches of `patch_size`. Attention heads have `head_width` channels each.
+    - text_width, text_layers, text_heads: of the text transformer; context: tokens it reads, the two special ones too.
+
+    >>> SmallClipConfig(vision_layers=6, vision_width=128).image_size
+    64
+    """
+
+    embed_dim: Width = 128
+    image_size: Annotated[int, Field(strict=True, ge=8, le=512)] = 64
+    vision_layers: Layers | tuple[Layers, Layers, Layers, Layers] = (1, 1, 1, 1)
+    vision_width: Width = 16
+    head_width: Width = 64
+    patch_size: Small = 8
+    text_width: Width = 128
+    text_layers: Layers = 4
+    text_heads: Small = 4
+    context: Annotated[int, Field(strict=True, ge=4, le=512)] = 16
+
+    def for_open_clip(self, words: int) -> dict[str, Any]:
+        """The arguments of open_clip's `CLIP` for a vocabulary of so many tokens, the end token the last of them.
+
+        The features of a text are those at its first end token, wherever tokens that are added later come to stand.
+        """
+        of_resnet = isinstance(self.vision_layers, tuple)
+        vision = {"image_size": self.image_size, "width": self.vision_width, "head_width": self.head_width}
+        vision |= {"layers": list(self.vision_layers)} if of_resnet else {"layers": self.vision_layers}
+        vision |= {} if of_resnet else {"patch_size": self.patch_size}
+        text = {"context_length": self.context, "vocab_size": words, "width": self.text_width}
+        text |= {"heads": self.text_heads, "layers": self.text_layers, "pool_type": "eos", "eos_id": words - 1}
+        return {"embed_dim": self.embed_dim, "vision_cfg": vision, "text_cfg": text}
+
+
+@declared
+class SmallClipHeader:
+    """What its file says beside the tensors; the format is `models.registry`'s."""
+
+    clip: SmallClipConfig
+    merges: Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=65_536)]
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    format: Literal[1] = FORMAT
+
+
+@dataclass(frozen=True)
+class SmallClip:
+    """open_clip's `model`, with what it was built of: `config`, and the `merges` of its tokenizer; and its `facts`."""
+
+    model: nn.Module
+    config: SmallClipConfig
+    merges: Sequence[Merge]
+    facts: Mapping[str, Any]
+
+
+def build_small_clip(config: SmallClipConfig, merges: Sequence[Merge], seed: int = 0) -> nn.Module:
+    """A new `open_clip.CLIP`, whose initial weights follow from `seed` alone; torch's own generator stays as it was.
+
+    Raises `UserError` for sizes that do not fit together.
+
+    >>> model = build_small_clip(SmallClipConfig(), merges=[])
+    >>> [tuple(part.shape) for part in model(torch.zeros(2, 3, 64, 64), torch.zeros(3, 16, dtype=torch.int64))]
+    [(2, 128), (3, 128), ()]
+    """
+    from open_clip.model import CLIP
+
+    heads = config.vision_width * (32 if isinstance(config.vision_layers, tuple) else 1) / config.head_width
+    fits = heads.is_integer() and config.text_width % config.text_heads == 0 and config.image_size % 32 == 0
+    check(fits, f"the widths of {config} do not divide among the heads, or its image_size is no multiple of 32")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return CLIP(**config.for_open_clip(512 + len(merges) + 2))
+
+
+def save_small_clip(clip: SmallClip, path: str | Path, *, dtype: torch.dtype | None = None) -> None:
+    """Write its weights (`dtype=torch.float16` halves the file), config, merges and facts; atomic.
+
+    Raises `UserError` for weights that are not finite in `dtype`, and a path not to be written.
+
+    >>> save_small_clip(clip, "runs/clip/model.safetensors")   # doctest: +SKIP
+    """
+    state = plain(clip.model).state_dict()
+    state = {k: v.to(dtype) if dtype and v.is_floating_point() else v for k, v in state.items()}
+    finite = all(v.isfinite().all() for v in state.values())
+    check(finite, f"the weights for '{path}' are not finite; train with a lower learning rate, or save in float32")
+    header = {"clip": asdict(clip.config), "merges": [" ".join(merge) for merge in clip.merges]}
+    write_tensors(path, state, {**header, "metadata": dict(clip.facts)})
+
+
+def read_small_clip(path: str | Path) -> SmallClip:
+    """What `save_small_clip` wrote: float32, in eval mode, on the CPU.
+
+    Raises `UserError` for a file that is missing, damaged, foreign or newer, or whose weights do not fit.
+
+    >>> read_small_clip("runs/clip/model.safetensors").config.image_size   # doctest: +SKIP
+    64
+    """
+    known = 'give a model.safetensors of `dlcv train clip`, or "emoji"'
+    check(os.path.exists(path), f"no CLIP at '{path}'; {known}")
+    tensors, header = read_tensors(path)
+    check("clip" in header, f"'{path}' holds no CLIP of ours; {known}")
+    header = validated(SmallClipHeader, header, f"'{path}'")
+    merges = checked_merges(header.merges, f"'{path}'")
+    words = tensors.get("token_embedding.weight")
+    fits = words is not None and words.ndim == 2 and len(words) == 512 + len(merges) + 2
+    check(fits, f"the vocabulary in '{path}' does not fit its weights; was the file written by another program?")
+    model = filled(build_small_clip(header.clip, merges), tensors, path).eval()
+    return SmallClip(model, header.clip, merges, header.metadata)

@@ -1,0 +1,135 @@
+"""A CLIP of ours in transformers' format: its text half, which Stable Diffusion freezes, and the whole if it is a ViT.
+
+The networks are the same; only names differ, and transformers keeps queries, keys and values apart.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import check
+from ...files import staging_folder
+from ..foreign import quietly
+from ..registry import load_state
+from .small import MEAN_STD, SmallClip
+from .tokenizer import write_tokenizer
+
+BLOCK = {"ln_1": "layer_norm1", "ln_2": "layer_norm2", "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2"}
+BLOCK |= {"attn.out_proj": "self_attn.out_proj"}
+TEXT = {"token_embedding.weight": "embeddings.token_embedding.weight"}
+TEXT |= {"positional_embedding": "embeddings.position_embedding.weight"}
+TEXT |= {f"ln_final.{kind}": f"final_layer_norm.{kind}" for kind in ("weight", "bias")}
+VISION = {"class_embedding": "embeddings.class_embedding", "conv1.weight": "embeddings.patch_embedding.weight"}
+VISION |= {"positional_embedding": "embeddings.position_embedding.weight"}
+VISION |= {f"ln_pre.{kind}": f"pre_layrnorm.{kind}" for kind in ("weight", "bias")}  # as transformers spells it
+VISION |= {f"ln_post.{kind}": f"post_layernorm.{kind}" for kind in ("weight", "bias")}
+
+
+def text_model(clip: SmallClip) -> nn.Module:
+    """The text half as transformers' `CLIPTextModel`, in eval mode, with copies of the weights.
+
+    `text_model(clip)(ids).last_hidden_state` is what Stable Diffusion's U-Net looks at; `pooler_output`, that at the
+    first end token, is what the projection to the common space begins with.
+
+    >>> encoder = text_model(read_small_clip("model.safetensors"))       # doctest: +SKIP
+    >>> encoder(ids).last_hidden_state.shape                             # doctest: +SKIP
+    torch.Size([1, 16, 128])
+    """
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    with torch.random.fork_rng(devices=[]):
+        model = CLIPTextModel(CLIPTextConfig(**_text_config(clip)))
+    _fill(model, dict(_renamed(clip.model.state_dict(), TEXT, "transformer.resblocks.")), "text_model.")
+    return model.eval()
+
+
+def write_text_encoder(clip: SmallClip, folder: str | Path) -> None:
+    """Write `text_encoder/` and `tokenizer/`, the parts of a Stable Diffusion pipeline's folder.
+
+    Raises `UserError` where they cannot be written.
+
+    >>> write_text_encoder(read_small_clip("model.safetensors"), "pipeline")   # doctest: +SKIP
+    """
+    with staging_folder(folder) as staging:
+        with quietly():
+            text_model(clip).save_pretrained(staging / "text_encoder")
+        write_tokenizer(staging / "tokenizer", clip.merges, clip.config.context)
+
+
+def whole_model(clip: SmallClip) -> nn.Module:
+    """Both halves as transformers' `CLIPModel`, in eval mode. Raises `UserError` for a CLIP with a ResNet.
+
+    >>> model = whole_model(read_small_clip("model.safetensors"))   # doctest: +SKIP
+    """
+    from transformers import CLIPConfig, CLIPModel
+
+    config, state = clip.config, clip.model.state_dict()
+    of_vit = isinstance(config.vision_layers, int)
+    check(of_vit, "transformers' CLIPModel has a ViT, and this CLIP a ResNet; text_model(clip) gives its text half")
+    vision = {"hidden_size": config.vision_width, "intermediate_size": 4 * config.vision_width}
+    vision |= {"num_hidden_layers": config.vision_layers, "image_size": config.image_size, "hidden_act": "gelu"}
+    vision |= {"patch_size": config.patch_size, "num_attention_heads": config.vision_width // config.head_width}
+    with torch.random.fork_rng(devices=[]):
+        model = CLIPModel(
+            CLIPConfig(text_config=_text_config(clip), vision_config=vision, projection_dim=config.embed_dim)
+        )
+    seen = {key.removeprefix("visual."): value for key, value in state.items() if key.startswith("visual.")}
+    halves = {"text_model.": _renamed(state, TEXT, "transformer.resblocks.")}
+    halves["vision_model."] = _renamed(seen, VISION, "transformer.resblocks.")
+    found = {prefix + name: value for prefix, half in halves.items() for name, value in half}
+    found |= {"text_projection.weight": state["text_projection"].T, "visual_projection.weight": seen["proj"].T}
+    _fill(model, {**found, "logit_scale": state["logit_scale"]})
+    return model.eval()
+
+
+def write_transformers_folder(clip: SmallClip, folder: str | Path) -> None:
+    """Write a folder that `CLIPModel`, `CLIPProcessor` and transformers' pipelines read. Raises `UserError` as
+    `whole_model` does, and where it cannot be written.
+
+    >>> write_transformers_folder(clip, "clip")                                     # doctest: +SKIP
+    >>> pipeline("zero-shot-image-classification", "clip")                          # doctest: +SKIP
+    """
+    from transformers import CLIPImageProcessor
+
+    model, side = whole_model(clip), clip.config.image_size
+    sides = {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
+    with staging_folder(folder) as staging:
+        with quietly():
+            model.save_pretrained(staging)
+            CLIPImageProcessor(**sides, image_mean=MEAN_STD, image_std=MEAN_STD).save_pretrained(staging)
+        write_tokenizer(staging, clip.merges, clip.config.context)
+
+
+def _text_config(clip: SmallClip) -> dict[str, Any]:
+    config, end = clip.config, len(clip.model.token_embedding.weight) - 1
+    found = {"vocab_size": end + 1, "hidden_size": config.text_width, "intermediate_size": 4 * config.text_width}
+    found |= {"num_hidden_layers": config.text_layers, "num_attention_heads": config.text_heads, "hidden_act": "gelu"}
+    found |= {"max_position_embeddings": config.context, "projection_dim": config.embed_dim}
+    return {**found, "eos_token_id": end, "bos_token_id": end - 1, "pad_token_id": end}
+
+
+def _renamed(state: Mapping[str, Tensor], names: Mapping[str, str], blocks: str) -> Iterator[tuple[str, Tensor]]:
+    """The weights of one half under transformers' names."""
+    for name, value in state.items():
+        if name in names:
+            yield names[name], value
+        elif name.startswith(blocks):
+            number, _, inner = name.removeprefix(blocks).partition(".")
+            layer = f"encoder.layers.{number}."
+            if inner.startswith("attn.in_proj_"):
+                for part, third in zip("qkv", value.chunk(3), strict=True):
+                    yield f"{layer}self_attn.{part}_proj.{inner.removeprefix('attn.in_proj_')}", third
+            else:
+                module, _, kind = inner.rpartition(".")
+                yield f"{layer}{BLOCK[module]}.{kind}", value
+
+
+def _fill(model: nn.Module, weights: Mapping[str, Tensor], older: str = "") -> None:
+    """Copy the weights in; versions of transformers before 5 have one more name before those of the text half."""
+    wanted = model.state_dict()
+    prefix = older if older and all(name.startswith(older) for name in wanted) else ""
+    kept = {name: value for name, value in wanted.items() if name.endswith("position_ids")}
+    load_state(model, {**kept, **{prefix + name: value for name, value in weights.items()}}, "the CLIP of ours")

@@ -1,0 +1,94 @@
+"""Zero-shot in pictures: what resembles what, and cases with their most probable classes."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from ..errors import check
+from ..figures.page import MARGIN, PAGE, Facts, ReportFigure, style
+from .pictures import Pictures
+from .result import Case
+
+RIGHT, WRONG, OTHER = "#0072B2", "#D55E00", "#BBBBBB"
+"""Of bars: the true class, the class that was read and is not it, the rest. The colour-blind tell them apart."""
+
+SIDE, ROW = 84, 108
+
+
+def similarity_figure(
+    matrices: Mapping[str, Tensor], title: str = "", caption: str = "", *, facts: Facts | None = None
+) -> ReportFigure:
+    """Similarity matrices beside each other, rows pictures, columns texts; own pairs on the diagonal.
+
+    - matrices: cosines (N, M) by name, such as {"before": …, "after": …}; one scale of grey for all.
+
+    Raises `UserError` for none.
+
+    >>> fig = similarity_figure({"after": images @ texts.T}, facts={"seed": 0})   # doctest: +SKIP
+    """
+    check(matrices, "there is no similarity matrix to show; give one by name")
+    values = {name: np.asarray(matrix.detach().cpu().float()) for name, matrix in matrices.items()}
+    low, high = min(matrix.min() for matrix in values.values()), max(matrix.max() for matrix in values.values())
+    side = min(320, (PAGE - 90) // len(values) - 30)
+    with style():
+        fig = ReportFigure(90 + len(values) * (side + 30), side + 84, caption=caption, facts=facts)
+        for number, (name, matrix) in enumerate(values.items()):
+            axes = fig.place(48 + number * (side + 30), 40, side, side)
+            shown = axes.imshow(matrix, cmap="gray", vmin=low, vmax=high, aspect="auto", interpolation="nearest")
+            axes.set(title=name, xlabel="texts", xticks=[], yticks=[], ylabel="" if number else "pictures")
+        bar = fig.place(48 + len(values) * (side + 30) - 18, 40, 10, side)
+        fig.colorbar(shown, cax=bar, label="cosine")
+        if title:
+            fig.write(MARGIN, 16, title, size=10, weight="bold", va="center")
+    return fig
+
+
+def cases_figure(
+    cases: Sequence[Case],
+    pictures: Pictures,
+    title: str = "",
+    caption: str = "Blue: the true class. Orange: read instead of it",
+    *,
+    columns: int = 2,
+    facts: Facts | None = None,
+) -> ReportFigure:
+    """Pictures, each with the bars of its most probable classes, their probabilities, and the file's name above.
+
+    - cases: of `ZeroShotResult.cases`; pictures: those that were classified.
+
+    Raises `UserError` for no case, and for one that is not among the pictures.
+
+    >>> fig = cases_figure(found.cases(5, 5), pictures, facts={"model": "emoji", "seed": 0})   # doctest: +SKIP
+    """
+    check(cases, "there is no case to show; ask for at least one right or wrong")
+    places = {name: row for row, name in enumerate(pictures.files)}
+    unknown = next((case.file for case in cases if case.file not in places), None)
+    check(unknown is None, f"'{unknown}' is not among the pictures; give those that were classified")
+    rows, across = -(-len(cases) // columns), PAGE // columns
+    top = 34 if title else MARGIN
+    with style():
+        fig = ReportFigure(across * columns, top + rows * ROW + MARGIN, caption=caption, facts=facts)
+        if title:
+            fig.write(MARGIN, 16, title, size=10, weight="bold", va="center")
+        for number, case in enumerate(cases):
+            left, above = number // rows * across + MARGIN, top + number % rows * ROW
+            picture = pictures.read(places[case.file]).resize((2 * SIDE, 2 * SIDE), Image.Resampling.BICUBIC)
+            axes = fig.place(left, above + 16, SIDE, SIDE)
+            axes.imshow(np.asarray(picture), aspect="auto")
+            axes.set_axis_off()
+            fig.write(left, above + 8, f"{case.file}: {case.true}", size=7.5, va="center", parse_math=False)
+            _bars(fig, case, left + SIDE + 6, above + 16, across - SIDE - 3 * MARGIN)
+    return fig
+
+
+def _bars(fig: ReportFigure, case: Case, left: float, top: float, width: float) -> None:
+    step = SIDE / len(case.top)
+    axes = fig.place(left, top, width, SIDE)
+    for number, (name, value) in enumerate(case.top):
+        colour = RIGHT if name == case.true else WRONG if number == 0 else OTHER
+        axes.barh(number, value, height=0.86, color=colour, alpha=0.55)
+        axes.text(0.015, number, f"{name}  {value:.0%}", size=min(8.0, step / 2), va="center", parse_math=False)
+    axes.set(xlim=(0, 1), ylim=(len(case.top) - 0.5, -0.5))
+    axes.set_axis_off()

@@ -1,0 +1,37 @@
+"""Figures of zero-shot: drawn from what was found, with facts, and as large as they say."""
+
+import pytest
+import torch
+from small_clips import clip_file, course_folder  # noqa: F401 – a fixture
+from small_runs import one_thread  # noqa: F401 – for every test here
+
+from dlcv_diffusion import UserError
+from dlcv_diffusion.figures import read_facts, save_figure
+from dlcv_diffusion.zero_shot import classify, load_clip, load_pictures
+from dlcv_diffusion.zero_shot.figures import cases_figure, similarity_figure
+
+
+def test_cases_are_drawn_with_their_bars(tmp_path, clip_file):  # noqa: F811
+    course_folder(tmp_path / "course")
+    pictures = load_pictures(tmp_path / "course")
+    found = classify(load_clip(clip_file, device="cpu"), pictures)
+    cases = found.cases(2, 3)
+    fig = cases_figure(cases, pictures, "Zero-shot", facts={"model": found.model, "seed": 0})
+    shown = [text.get_text() for axes in fig.axes for text in axes.texts]
+    assert all(f"{name}  {value:.0%}" in shown for case in cases for name, value in case.top)
+    assert [text.get_text() for text in fig.texts][1:] == [f"{case.file}: {case.true}" for case in cases]
+    path = save_figure(fig, tmp_path / "cases.png")
+    assert read_facts(path) == {"model": "small", "seed": 0}
+    with pytest.raises(UserError, match="is not among the pictures"):
+        cases_figure(cases, pictures.subset([14]))
+    with pytest.raises(UserError, match="no case to show"):
+        cases_figure([], pictures)
+
+
+def test_similarities_share_one_scale():
+    before, after = torch.zeros(6, 6), torch.eye(6)
+    fig = similarity_figure({"before": before, "after": after}, facts={"steps": 5})
+    images = [axes.images[0] for axes in fig.axes if axes.images]
+    assert len(images) == 2 and all(image.get_clim() == (0, 1) for image in images)
+    with pytest.raises(UserError, match="no similarity matrix"):
+        similarity_figure({})

@@ -1,0 +1,62 @@
+"""Measure a CLIP on the emoji world: scenes, pairs, a style, things and artists that it never saw.
+
+    python tools/measure_clip.py --weights runs/clip/model.safetensors
+    python tools/measure_clip.py --weights runs/clip_without_openmoji/model.safetensors --artists openmoji
+    python tools/measure_clip.py --extra sixth=sixth_artist/          (a folder of fox.png, ice_cream_cone.png …)
+
+Prints top-1 with chance beside it, and the calibration error, with one template and with the ensemble.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from tqdm.auto import tqdm
+
+from dlcv_diffusion.emoji.scenes import FULL
+from dlcv_diffusion.emoji.world import load_world
+from dlcv_diffusion.errors import UserError, check
+from dlcv_diffusion.files import atomic_write
+from dlcv_diffusion.zero_shot import load_clip
+from dlcv_diffusion.zero_shot.measure import ask, markdown, questions, ranks_of_relatives
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add(
+        "--weights", default="emoji", help="the name of shipped weights, a model file, or another CLIP's name or folder"
+    )
+    add("--pretrained", default=None, help="a tag or file of the weights of a CLIP that open_clip knows")
+    add("--artists", nargs="*", default=[], help="artists that were not trained on, to be asked about on their own")
+    add("--extra", nargs="*", default=[], metavar="NAME=FOLDER", help="further artists, asked about too")
+    add("--count", type=int, default=2_000, help="pictures a question")
+    add("--seed", type=int, default=1)
+    add("--threads", default=torch.get_num_threads(), type=int)
+    add("--device", default=None)
+    add("--out", type=Path, default=None, help="JSON to write the rows to")
+    args = parser.parse_args(arguments)
+    torch.set_num_threads(args.threads)
+    extra = dict(each.partition("=")[::2] for each in args.extra)
+    check(all(extra.values()), "--extra takes NAME=FOLDER, such as sixth=sixth_artist/")
+    world, clip = load_world(extra or None), load_clip(args.weights, args.pretrained, args.device)
+    unseen = [*args.artists, *extra]
+    trained = [name for name in clip.facts.get("artists", FULL.artists) if name not in unseen]
+    asked = tqdm(questions(unseen, trained), disable=None)
+    rows = [ask(clip, world, question, args.count, args.seed) for question in asked]
+    relatives = ranks_of_relatives(clip, world, min(args.count, 800), args.seed)
+    print(f"{clip.name}, τ = {clip.temperature:.4f}\n\n{markdown(rows)}\n")
+    for thing, found in relatives.items():
+        print(f"{thing}: rank {found['own']}, a relative's {found['relative']}; read as {found['read_as']}")
+    if args.out:
+        with atomic_write(args.out) as temporary:
+            found = {"model": clip.name, "rows": rows, "relatives": relatives}
+            temporary.write_text(json.dumps(found, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from None
