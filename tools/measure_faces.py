@@ -146,10 +146,10 @@ def main(arguments: list[str] | None = None) -> None:
         print(save_figure(neighbours_figure(faces, training, denoise, facts), args.neighbours))
         return
     encoder = load_face_encoder() if denoise.shape == SHAPE else None
-    of_encoder = {f"encoder.{name}": values for name, values in encoder.state_dict().items()} if encoder else {}
-    weights, count = fingerprint({**denoise.model.state_dict(), **of_encoder}), min(args.count, len(held_out))
+    kept = {"weights": fingerprint(denoise.model.state_dict()), "count": min(args.count, len(held_out))}
+    kept["encoder_weights"] = fingerprint(encoder.state_dict()) if encoder else None
     results = json.loads(args.out.read_text(encoding="utf-8")) if args.out.exists() else []
-    results = [row for row in results if row["weights"] == weights and row["count"] == count]
+    results = [row for row in results if all(row.get(name) == value for name, value in kept.items())]
     done = [{name: row[name] for name in asdict(wanted[0])} for row in results]
     components = PixelComponents.of(training)
     for setting in wanted:
@@ -160,7 +160,7 @@ def main(arguments: list[str] | None = None) -> None:
         seen = evaluate_realism(faces, training, held_out, encoder) if encoder else Realism()
         spectrum = (radial_spectrum(faces) / radial_spectrum(held_out)).tolist()
         print(f"{setting}: {seconds:.0f} s\n{report}\nby the encoder: {seen}", flush=True)
-        row = {"weights": weights, **asdict(setting), "seconds": seconds, **report.as_dict()}
+        row = {**kept, **asdict(setting), "seconds": seconds, **report.as_dict()}
         results.append(rounded({**row, "encoder": seen.as_dict(), "spectrum": spectrum}))
         write_json(args.out, results)
     print(markdown(results))

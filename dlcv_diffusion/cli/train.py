@@ -63,7 +63,8 @@ def digits(
 def faces(
     data: Annotated[Path, Option(help="folder or zip of pictures; every tenth is held out")],
     preset: Annotated[
-        Literal["small", "guided", "tiny"], Option(help="guided, from small, ships; tiny: a trial")
+        Literal["small", "guided", "tiny"],
+        Option(help="small; guided, learned from small, ships; tiny is a quick trial"),
     ] = "small",
     teacher: Annotated[str | None, Option(help="the weights that the preset guided learns from")] = None,
     size: Annotated[int, Option(help="pixels a side, to which pictures are cut and resized", min=1, max=1024)] = 64,

@@ -15,13 +15,13 @@ DIGITS: Mapping[str, Recipe] = {
         350,
         TrainConfig(steps=50 * REPORT_EPOCH, batch_size=200, lr=1e-4, weight_decay=1e-5, warmup=0, ema_decay=0.999),
     ),
-    # what ships: the DDPM paper's U-Net in a size that one quick CPU core trains in two hours. Asked for v, it
+    # what ships: the DDPM paper's U-Net in a size that one quick CPU core trains in two to three hours. Asked for v, it
     # learns at high noise too, where the digit is decided and where an error of ε counts for little
     "small": Recipe(
         "UNet",
         {"in_channels": 3, "channels": (64, 96), "blocks": (1, 2), "emb_channels": 128, "num_classes": 20},
         350,
-        TrainConfig(steps=20_000, decay=0.6, prediction="v", **OURS),
+        TrainConfig(steps=27_400, decay=0.6, prediction="v", **OURS),
     ),
     # a minute on a part of the embedded sample, for notebook 02 and for looking around: small batches make many steps,
     # and v asks for the digit where ε would ask for a copy of the input

@@ -37,15 +37,18 @@ def train_faces(
     - options: those of `training.run`, such as resume=True or device="cpu", and fields of `TrainConfig` to set
       otherwise than the preset, such as steps=200.
 
-    Raises `UserError` for an unknown preset, a teacher that is missing or draws another size, pictures that cannot be
-    read, or as `training.run` does.
+    Raises `UserError` for an unknown preset, a teacher that is missing, draws another size or has no self-attention,
+    pictures that cannot be read, or as `training.run` does.
 
     >>> for state in train_faces("faces64.zip", "tiny", "runs/tiny_faces"):   # doctest: +SKIP
     ...     print(state.step, state.loss)
     """
     recipe, images, name = faces_recipe(preset), data, "images in memory"
     check_start(out, **options)
-    guided = _guided(preset, teacher, options.get("device"))
+    guided = _guided(preset, teacher)
+    if guided:
+        wanted = options.setdefault("prediction", guided.prediction)
+        check(wanted == guided.prediction, f"the teacher predicts {guided.prediction}, and so must its student")
     if not isinstance(data, ImageArrays):
         images, name = load_faces(data, "train", size=size, channels=channels), Path(data).resolve().name
     facts = {
@@ -54,24 +57,26 @@ def train_faces(
         "shape": list(images.images.shape[1:]),
         "prediction": options.get("prediction", recipe.train.prediction),
     }
-    if guided:
-        drawn, given = ("×".join(map(str, shape)) for shape in (guided.shape, images.images.shape[1:]))
+    if guided and guided.shape:
+        drawn, given = ("×".join(map(str, shape)) for shape in (guided.shape, facts["shape"]))
         check(
-            drawn == given,
-            f"the teacher '{teacher}' draws {drawn}, and the pictures are {given}; set size and channels",
+            drawn == given, f"the teacher '{teacher}' draws {drawn}, and the pictures are {given}; they must be alike"
         )
-        facts["attention_guidance"] = guided.s
     return recipe.run(images, out, facts, write_preview, options, guided)
 
 
-def _guided(preset: str, teacher: str | Path | None, device: Any) -> PerturbedAttention | None:
-    """The teacher with its guidance; None for a preset that learns from pictures alone."""
+def _guided(preset: str, teacher: str | Path | None) -> PerturbedAttention | None:
+    """The teacher with its guidance, on the CPU; None for a preset that learns from pictures alone."""
     if preset != "guided":
-        check(teacher is None, f"the preset '{preset}' learns from the pictures alone; leave the teacher out")
+        check(
+            teacher is None, f"the preset '{preset}' learns from the pictures alone; leave out the teacher (--teacher)"
+        )
         return None
-    advice = "train 'small' first, and give its model.safetensors"
-    check(teacher is not None, f"the preset 'guided' learns from other weights of faces; name a teacher: {advice}")
-    return PerturbedAttention(load_denoiser(teacher, device=device), ATTENTION_GUIDANCE)
+    needed = "the preset 'guided' needs a teacher (--teacher): the model.safetensors of a run of 'small'"
+    check(teacher is not None, needed)
+    denoiser = load_denoiser(teacher, device="cpu")  # the run moves it to its own device
+    check(denoiser.null is None, f"the teacher '{teacher}' draws classes by label; give weights of faces")
+    return PerturbedAttention(denoiser, ATTENTION_GUIDANCE)
 
 
 def write_preview(denoiser: Denoiser, path: str | Path, *, count: int = 48) -> None:

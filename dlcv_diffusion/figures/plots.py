@@ -116,8 +116,8 @@ def trade_off_plot(
             axes.set(xlabel="guidance weight w")
         left.set(title=title or "Recognised as meant", ylabel="accuracy, %")
         right.set(title="Distance from real images", ylabel="Fréchet distance")
-        right.set_ylim(bottom=0)
         _draw_marks(right, marks)
+        right.set_ylim(bottom=0)
         _legend(left)
         _legend(right)
     return fig

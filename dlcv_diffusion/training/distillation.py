@@ -1,28 +1,32 @@
 """Guidance distillation (Meng et al., arXiv 2210.03142, sec. 3.1): one pass learns what guidance takes two for."""
 
-from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..denoiser import Denoiser, training_target
+from ..errors import check
+from ..samplers import evaluating, modules_of
 from .checkpoints import short_hash
 from .objective import DiffusionObjective
 
 
 @dataclass(frozen=True)
 class Distillation(DiffusionObjective):
-    """E‖f_θ(x_t, t, c) − f̃(x_t, t, c)‖², f̃ a guided teacher's answer (arXiv 2210.03142, eq. 3), as ε, v or x0.
+    """E‖f_θ(x_t, t, c) − f̃(x_t, t, c)‖², f̃ a guided teacher's answer, as ε, v or x0 (arXiv 2210.03142, algorithm 1).
+
+    The paper's student is told the strength of the guidance, drawn from a range, and its loss is weighted; here the
+    strength is one, and the loss is in the network's own output.
 
     - model: the student, such as `student_of` makes; what it gives is the prediction of `config`.
-    - teacher: the denoiser to be learned, such as `PerturbedAttention`, on the device of the run; it does not change.
+    - teacher: the denoiser to be learned, such as `PerturbedAttention`. It is moved to the run's device, answers in
+      float32 and in eval mode, and does not change.
 
-    Raises `UserError` as `DiffusionObjective` does.
+    Raises `UserError` as `DiffusionObjective` does, and for another schedule than the teacher's.
 
     >>> teacher = PerturbedAttention(load_denoiser("runs/faces/model.safetensors"), s=0.5)     # doctest: +SKIP
     >>> objective = Distillation(student_of(teacher), data, teacher.schedule, config, teacher) # doctest: +SKIP
@@ -30,22 +34,26 @@ class Distillation(DiffusionObjective):
 
     teacher: Denoiser
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        same = self.schedule.config == self.teacher.schedule.config
+        check(same, "the teacher was trained with another noise schedule; give the run teacher.schedule")
+
     @cached_property
     def facts(self) -> dict[str, Any]:
-        weights = short_hash([*self.teacher.state_dict().values()])
-        return {**super().facts, "teacher": {"name": self.teacher.name, "hash": weights}}
+        weights = short_hash([*self.teacher.model.state_dict().values()])
+        guidance = self.teacher.facts.get("attention_guidance")
+        return {**super().facts, "teacher": self.teacher.name, "teacher_hash": weights, "attention_guidance": guidance}
 
-    def loss(self, network: Callable[..., Tensor], *batch: Tensor) -> Tensor:
-        x0, labels, t, eps = batch
-        x = self.schedule.add_noise(x0, eps, t).contiguous(memory_format=torch.channels_last)
-        condition = (labels,) if self.null else ()
-        with torch.no_grad(), torch.autocast(x.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-            eps = self.teacher(x, t, *condition).float()
-        wanted = training_target(self.schedule.predict_x0(x, eps, t), eps, t, self.schedule, self.config.prediction)
-        return F.mse_loss(network(x, t, *condition).float(), wanted)
+    def target(self, x: Tensor, x0: Tensor, labels: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        teacher = self.teacher.to(x.device)
+        with evaluating(modules_of(teacher)), torch.autocast(x.device.type, enabled=False):
+            guided = teacher(x.float(), t, *((labels,) if self.null else ()))
+        guessed = self.schedule.predict_x0(x, guided, t)
+        return training_target(guessed, guided, t, self.schedule, self.config.prediction)
 
 
-def student_of(teacher: Denoiser) -> torch.nn.Module:
+def student_of(teacher: Denoiser) -> nn.Module:
     """A copy of the teacher's network, of which every weight trains.
 
     >>> student_of(load_denoiser("faces"))   # doctest: +SKIP

@@ -93,7 +93,11 @@ class DiffusionObjective(Objective):
         x0, labels, t, eps = batch
         x = self.schedule.add_noise(x0, eps, t).contiguous(memory_format=torch.channels_last)
         predicted = network(x, t, labels) if self.null else network(x, t)
-        return F.mse_loss(predicted.float(), training_target(x0, eps, t, self.schedule, self.config.prediction))
+        return F.mse_loss(predicted.float(), self.target(x, x0, labels, t, eps))
+
+    def target(self, x: Tensor, x0: Tensor, labels: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """What the network should have given for x_t, (B, C, H, W), as the prediction of `config`."""
+        return training_target(x0, eps, t, self.schedule, self.config.prediction)
 
 
 def noised_batch(

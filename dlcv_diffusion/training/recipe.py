@@ -76,7 +76,7 @@ class Recipe:
             model = self.build(config.seed, in_channels=data.images.shape[1])
             objective = DiffusionObjective(model, data, self.schedule(), config)
         facts = {"images": len(data), **facts}
-        drawn = {**facts, "train": asdict(config)}
+        drawn = {**facts, "schedule": objective.schedule.config, "train": asdict(config)}
 
         rest["preview"] = lambda network, path: preview(own_denoiser(network, drawn), path)
         return run(objective, config, out, metadata=facts, **rest)

@@ -15,6 +15,7 @@ from torchvision.transforms.functional import gaussian_blur
 from dlcv_diffusion import UserError
 from dlcv_diffusion.denoiser import load_denoiser
 from dlcv_diffusion.evaluation.encoder import PixelComponents
+from dlcv_diffusion.faces.encoder import default_face_encoder
 from dlcv_diffusion.faces.evaluation import FacesReport, evaluate_faces, radial_spectrum, sharpness, softened
 from dlcv_diffusion.faces.grading import grade_faces
 from dlcv_diffusion.faces.measured import measured_faces
@@ -205,6 +206,7 @@ def test_crafted_rows_are_told_in_a_sentence(tmp_path, change):
 def test_the_shipped_faces_were_measured_with_the_weights_that_ship():
     rows = measured_faces()
     assert {row["weights"] for row in rows} == {fingerprint(load_denoiser("faces").model.state_dict())}
+    assert {row["encoder_weights"] for row in rows} == {fingerprint(default_face_encoder().state_dict())}
     assert {row["count"] for row in rows} == {1000}
     by_encoder = {row["steps"]: row["encoder"]["frechet_ratio"] for row in rows if row["eta"] == 0}
     assert by_encoder[5] > by_encoder[10] > by_encoder[20] > by_encoder[50], "the encoder sees what few steps cost"

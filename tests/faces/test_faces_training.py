@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from small_faces import write_pictures, zipped
-from small_runs import names, one_thread  # noqa: F401 – for every test here
+from small_runs import attentive, names, one_thread, with_random_weights  # noqa: F401 – for every test here
 
 from dlcv_diffusion import NoiseSchedule, UserError
 from dlcv_diffusion.denoiser import load_denoiser
@@ -15,7 +15,9 @@ from dlcv_diffusion.faces.recipes import ATTENTION_GUIDANCE, faces_recipe
 from dlcv_diffusion.faces.sampling import FaceSampling, sample_faces
 from dlcv_diffusion.faces.training import train_faces
 from dlcv_diffusion.images.arrays import ImageArrays
-from dlcv_diffusion.models.registry import read_tensors, write_tensors
+from dlcv_diffusion.models import UNet
+from dlcv_diffusion.models.perturbed import PerturbedAttention
+from dlcv_diffusion.models.registry import read_tensors, save_model, write_tensors
 from dlcv_diffusion.training.config import TrainConfig, learning_rate
 from dlcv_diffusion.training.objective import noised_batch
 
@@ -144,43 +146,58 @@ def test_settings_that_do_not_fit_leave_nothing(pictures, tmp_path, options, sai
     assert names(tmp_path) == []
 
 
+def write_teacher(path, seed=0, **config):
+    """Weights of a small network in which attention matters, and their denoiser."""
+    config = {"in_channels": 1, "channels": (8, 16), "blocks": 1, "num_classes": 0, "timesteps": 1000, **config}
+    model = attentive(with_random_weights(UNet(attention=(True, True), **config), seed))
+    facts = {"name": "plain", "prediction": "v", "schedule": NoiseSchedule.linear(1000).config}
+    save_model(model, path, facts | ({} if config["num_classes"] else {"shape": (1, SIZE, SIZE)}))
+    return load_denoiser(path, device="cpu")
+
+
 def test_a_guided_run_learns_from_a_teacher(pictures, tmp_path):
-    run(pictures, tmp_path / "plain", steps=2)
-    teacher = tmp_path / "plain" / "model.safetensors"
-    options = {"size": SIZE, "batch_size": 4, "device": "cpu", "steps": 4, "checkpoint_every": 2, "teacher": teacher}
-    for state in train_faces(pictures, "guided", tmp_path / "whole", **options):
-        assert state.steps == 4
+    path = tmp_path / "plain.safetensors"
+    guided = PerturbedAttention(write_teacher(path), ATTENTION_GUIDANCE)
+    options = {"size": SIZE, "batch_size": 4, "device": "cpu", "steps": 4, "checkpoint_every": 2, "teacher": path}
+    states = list(train_faces(pictures, "guided", tmp_path / "whole", **options))
+
+    config = replace(faces_recipe("guided").train, batch_size=4, steps=4)
+    x0, _, t, eps = noised_batch(0, load_faces(pictures, size=SIZE), guided.schedule, 0, config)
+    x = guided.schedule.add_noise(x0, eps, t)
+    with torch.no_grad():
+        missing = guided.s * (guided.model(x, t) - guided.perturbed.model(x, t))
+    assert states[0].loss == pytest.approx(missing.square().mean().item(), rel=1e-3)
+
     for state in train_faces(pictures, "guided", tmp_path / "stopped", **options):
         if state.step == 3:
             break
-    assert [state.step for state in train_faces(pictures, "guided", tmp_path / "stopped", resume=True, **options)] == [
-        3,
-        4,
-    ]
+    again = train_faces(pictures, "guided", tmp_path / "stopped", resume=True, **options)
+    assert [state.step for state in again] == [3, 4]
     whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "stopped")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     facts = load_denoiser(tmp_path / "whole" / "model.safetensors").facts
-    assert (facts["name"], facts["attention_guidance"]) == ("faces-guided", ATTENTION_GUIDANCE)
-    assert facts["teacher"]["name"] == "faces-tiny"
+    expected = {"name": "faces-guided", "teacher": "plain", "attention_guidance": ATTENTION_GUIDANCE}
+    assert facts | expected == facts
 
-    run(pictures, tmp_path / "other", steps=2, seed=1)
-    options["teacher"] = tmp_path / "other" / "model.safetensors"
-    with pytest.raises(UserError, match="hash: [0-9a-f]+ then, [0-9a-f]+ now"):
+    write_teacher(path, seed=1)
+    with pytest.raises(UserError, match="teacher_hash: [0-9a-f]+ then, [0-9a-f]+ now"):
         list(train_faces(pictures, "guided", tmp_path / "stopped", resume=True, **options))
 
 
 @pytest.mark.parametrize(
-    "preset, teacher, said",
+    "preset, teacher, options, said",
     [
-        ("guided", None, "name a teacher: train 'small' first, and give its model.safetensors"),
-        ("tiny", "faces", "the preset 'tiny' learns from the pictures alone; leave the teacher out"),
-        ("guided", "digits", "the teacher 'digits' draws 3×28×28, and the pictures are 1×8×8; set size"),
-        ("guided", "missing.safetensors", "missing.safetensors"),
+        ("guided", None, {}, "needs a teacher .--teacher.: the model.safetensors of a run of 'small'"),
+        ("tiny", "faces", {}, "the preset 'tiny' learns from the pictures alone; leave out the teacher"),
+        ("guided", "digits", {}, "the teacher 'digits' draws classes by label; give weights of faces"),
+        ("guided", "faces", {}, "the teacher 'faces' draws 1×64×64, and the pictures are 1×8×8; they must be alike"),
+        ("guided", "faces", {"prediction": "eps"}, "the teacher predicts v, and so must its student"),
+        ("guided", "missing.safetensors", {}, "missing.safetensors"),
     ],
 )
-def test_a_teacher_that_does_not_fit_is_refused(pictures, tmp_path, preset, teacher, said):
+def test_a_teacher_that_does_not_fit_is_refused(pictures, tmp_path, preset, teacher, options, said):
     with pytest.raises(UserError, match=said):
-        list(train_faces(pictures, preset, tmp_path / "run", size=SIZE, teacher=teacher, device="cpu"))
+        list(train_faces(pictures, preset, tmp_path / "run", size=SIZE, teacher=teacher, device="cpu", **options))
     assert names(tmp_path) == []
 
 

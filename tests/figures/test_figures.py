@@ -341,6 +341,8 @@ def test_a_report_figure_is_placed_by_the_unit(tmp_path):
 def test_a_mark_above_all_curves_is_within_the_axes():
     axes = line_plot([0, 1], {"near": [1.0, 2.0]}, "x", "y", marks={"far": 9.0}).axes[0]
     assert axes.get_ylim()[0] == 0 and axes.get_ylim()[1] > 9
+    right = trade_off_plot([0, 1], {"half": [0.9, 1.0]}, {"half": [2.0, 3.0]}, marks={"far": 9.0}).axes[1]
+    assert right.get_ylim()[0] == 0 and right.get_ylim()[1] > 9
 
 
 def test_a_line_plot_has_its_curves_its_band_and_its_gaps():

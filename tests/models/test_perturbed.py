@@ -32,12 +32,12 @@ def test_an_attention_that_looks_at_itself_alone_is_diffusers_perturbed_one():
         | {"to_out.0.weight": ours.out.weight[..., 0, 0], "to_out.0.bias": ours.out.bias}
     )
     x = torch.randn(2, 16, 4, 4)
+    alone = attending_alone(Denoiser(ours, SCHEDULE)).model
     with torch.no_grad():
         assert torch.allclose(ours(x), theirs(x), atol=1e-5)
         theirs.set_processor(PAGIdentitySelfAttnProcessor2_0())
         wanted = theirs(torch.cat([x, x]))[2:]  # of the doubled batch, the second half is perturbed
-        with attending_alone(ours):
-            assert torch.allclose(ours(x), wanted, atol=1e-5)
+        assert torch.allclose(alone(x), wanted, atol=1e-5)
         assert not torch.allclose(ours(x), wanted, atol=1e-2)
 
 
@@ -46,28 +46,34 @@ def test_the_sum_is_the_papers(prediction):
     plain, x, t = denoiser(prediction), torch.randn(2, 3, 8, 8), torch.tensor([3, 15])
     labels = torch.tensor([4, 20])
     with torch.no_grad():
-        eps = plain(x, t, labels)
-        with attending_alone(plain.model):
-            perturbed = plain(x, t, labels)
+        eps, perturbed = plain(x, t, labels), attending_alone(plain)(x, t, labels)
         guided = PerturbedAttention(plain, 0.5)(x, t, labels)
         assert torch.equal(PerturbedAttention(plain, 0)(x, t, labels), eps)
-        assert torch.equal(plain(x, t, labels), eps)  # and the network is as it was
     assert (eps - perturbed).abs().max() > 1e-3
     assert torch.allclose(guided, 1.5 * eps - 0.5 * perturbed, atol=1e-5)
 
 
-def test_the_network_is_restored_after_an_error():
-    model = denoiser().model
-    with pytest.raises(ZeroDivisionError), attending_alone(model):
-        _ = 1 / 0
-    assert not any(module.alone for module in model.modules() if isinstance(module, SelfAttention))
+def test_the_weights_are_shared_and_the_network_is_left_alone():
+    plain, x, t = denoiser(), torch.randn(1, 3, 8, 8), torch.tensor([7])
+    guided = PerturbedAttention(plain, 1.0)
+    assert len(list(guided.parameters())) == len(list(plain.parameters()))
+    assert not any(module.alone for module in plain.modules() if isinstance(module, SelfAttention))
+    with torch.no_grad():
+        before = guided.perturbed(x, t)
+        for weight in plain.parameters():
+            weight.mul_(1.1)
+        assert not torch.allclose(guided.perturbed(x, t), before, atol=1e-4), "it follows a change of the weights"
 
 
 def test_it_says_what_it_is_and_what_it_cannot():
     plain = denoiser()
     guided = PerturbedAttention(plain)
     assert (guided.shape, guided.null, guided.name, guided.schedule) == ((3, 8, 8), 20, "small", SCHEDULE)
-    with pytest.raises(UserError, match="the guidance scale is -1; it must be 0 or more"):
-        PerturbedAttention(plain, -1)
-    with pytest.raises(UserError, match="the network 'Conv2d' has no self-attention"):
+    assert guided.facts["attention_guidance"] == 0.5
+    for s in (-1, float("inf"), float("nan")):
+        with pytest.raises(UserError, match="the guidance scale is .*; it must be a number from 0 on"):
+            PerturbedAttention(plain, s)
+    with pytest.raises(UserError, match="takes a plain denoiser"):
+        PerturbedAttention(guided)
+    with pytest.raises(UserError, match="the network 'Conv2d' has none of our self-attention"):
         PerturbedAttention(Denoiser(torch.nn.Conv2d(3, 3, 1), SCHEDULE))
