@@ -119,6 +119,8 @@ def test_other_files_are_refused_in_a_sentence(tmp_path, clip_file):  # noqa: F8
         ({"clip": {**header["clip"], "text_layers": 3}}, "are not those of this CLIP"),
         ({"clip": {**header["clip"], "text_heads": 5}}, "do not divide among the heads"),
         ({"clip": {**header["clip"], "text_layers": 10**9}}, "less than or equal to 24"),
+        ({"metadata": {"templates": 5}}, "metadata.templates is 5"),
+        ({"metadata": {"classes": [["fox"]]}}, "metadata.classes.0"),
     ):
         write_tensors(tmp_path / "changed.safetensors", tensors, {**header, **change})
         with pytest.raises(UserError, match=said):

@@ -113,7 +113,7 @@ def read_merges(path: str | Path) -> list[Merge]:
     >>> read_merges("clip/merges.txt")[0]   # doctest: +SKIP
     ('i', 'n')
     """
-    with reading(path, "is not a merges.txt of CLIP's", "make it with tools/make_clip_tokenizer.py"):
+    with reading(path, "is not a merges.txt of CLIP's", "`write_tokenizer` writes one"):
         lines = Path(path).read_text(encoding="utf-8").split("\n")
     return checked_merges([line for line in lines if line and not line.startswith("#version")], f"'{path}'")
 
