@@ -1,10 +1,12 @@
 """`dlcv zero-shot …`"""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
 from typer import Argument, Option
 
+from ..files import atomic_write
 from . import options
 from .options import IMAGES, SEED, examples
 
@@ -43,9 +45,10 @@ def zero_shot(
     chosen = templates if templates in ("single", "ensemble") else read_templates(templates)
     pictures = load_pictures(images, labels, keep_underscores=keep_underscores)  # before weights are read
     clip = load_clip(model, pretrained, device, quick_gelu=quick_gelu)
-    found = classify(clip, pictures, templates=chosen, batch_size=batch_size, fast=fast, progress=True)
-    if csv is not None:
-        found.write_csv(csv)
+    with nullcontext() if csv is None else atomic_write(csv) as table:  # what cannot be written is found out now
+        found = classify(clip, pictures, templates=chosen, batch_size=batch_size, fast=fast, progress=True)
+        if table is not None:
+            found.write_csv(table)
     print(found)
     if right or wrong:
         print(f"\ncases, by seed {seed}:\n{found.report_table(right, wrong, seed)}")

@@ -62,6 +62,8 @@ def test_labels_are_read_in_the_forms_they_come_in(tmp_path, content):
         ({"0": ["fox"]}, "valid string"),
         ({}, "names no class"),
         ({"0": " ", "1": "b"}, "the name of label 0 is empty"),
+        ({"0": "a", "00": "b"}, "one label in two ways"),
+        ('{"0": "a", "0": "b"}', "the label '0' is there twice"),
         ({str(n): "fox" for n in range(5)}, "two classes are called 'fox'"),
         ({str(n): name for n, name in enumerate(NAMES[:4])}, "no name for the label of '4_0.png' and 2 more"),
     ],
