@@ -18,13 +18,17 @@ EXAMPLES = examples(
 
 
 def zero_shot(
-    images: Annotated[Path, Argument(metavar="IMAGES_DIR", help="with {label}_{n}.png")],
+    images: Annotated[
+        Path, Argument(metavar="IMAGES_DIR", help="with {label}_{n}.png; or emoji: scenes of the emoji world")
+    ],
     labels: Annotated[
         Path | None, Argument(metavar="LABELS.json", help="id2label.json; beside them by default")
     ] = None,
     model: Annotated[str, Option(help="emoji, a name of open_clip's, a folder, or hf-hub:owner/name")] = "emoji",
     pretrained: Annotated[str | None, Option(help="a tag of the model's weights, such as openai, or a file")] = None,
-    templates: Annotated[str, Option(metavar="single|ensemble|FILE", help="or one template a line")] = "single",
+    templates: Annotated[
+        str, Option(metavar="single|ensemble|FILE", help="one template, several, or a file with one a line")
+    ] = "single",
     csv: Annotated[Path | None, Option(help="file for every prediction")] = None,
     right: Annotated[int, Option(help="cases to show that were read right", min=0, max=1000)] = 5,
     wrong: Annotated[int, Option(help="and cases that were not", min=0, max=1000)] = 5,
@@ -33,7 +37,7 @@ def zero_shot(
         bool, Option("--keep-underscores", help="do not read willow_tree as two words")
     ] = False,
     quick_gelu: Annotated[
-        bool | None, Option(help="what a file's weights were trained with, if it cannot tell")
+        bool | None, Option(help="what a file's weights were trained with, where it does not say")
     ] = None,
     batch_size: Annotated[int, Option(help="images at a time", **IMAGES)] = 64,
     device: options.Device = None,

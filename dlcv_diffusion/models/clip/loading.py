@@ -34,6 +34,7 @@ def load_clip(
       "ViT-B-32", with `pretrained`; a folder of transformers' `CLIPModel`, or of open_clip's; a name on the hub,
       "hf-hub:owner/name" or "owner/name", of either.
     - pretrained: one of the model's tags, such as "openai", or a file: safetensors, or `.pt`, of which no code is run.
+      Named after its tag, "openai.safetensors", it is treated as that tag's weights are.
     - quick_gelu: which activation the weights of a file were trained with, where it cannot be known, see
       `open_clip_towers`. What is switched is said in `clip.notes`.
 
