@@ -58,6 +58,7 @@ def test_labels_are_read_in_the_forms_they_come_in(tmp_path, content):
     [
         ("{", "is not JSON"),
         ({"fox": 0, "owl": 1}, "gives a number to each name; turn it round"),
+        ({"fox": "0", "owl": "1"}, "gives a number to each name; turn it round"),
         ({"fox": "x"}, "valid integer"),
         ({"0": ["fox"]}, "valid string"),
         ({}, "names no class"),
