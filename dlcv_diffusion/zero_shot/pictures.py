@@ -161,10 +161,10 @@ def read_labels(path: str | Path) -> dict[int, str]:
     with reading(path, "is not JSON in UTF-8", GIVE_LABELS):
         content = json.loads(Path(path).read_bytes().decode("utf-8-sig"), object_pairs_hook=_named_once)
     content = dict(enumerate(content)) if isinstance(content, list) else content
-    reverse = isinstance(content, Mapping) and all(str(v).isdigit() and not k.isdigit() for k, v in content.items())
-    check(not (content and reverse), f"'{path}' gives a number to each name; turn it round: {GIVE_LABELS}")
+    check(content and isinstance(content, Mapping), f"'{path}' names no class; {GIVE_LABELS}")
+    reverse = all(str(v).isdigit() and not str(k).isdigit() for k, v in content.items())
+    check(not reverse, f"'{path}' gives a number to each name; turn it round: {GIVE_LABELS}")
     names = validated(dict[int, str], content, f"'{path}'")
-    check(names, f"'{path}' names no class; {GIVE_LABELS}")
     check(len(names) == len(content), f"'{path}' writes one label in two ways, such as 1 and 01; {GIVE_LABELS}")
     empty = next((number for number, name in names.items() if not name.strip()), None)
     check(empty is None, f"'{path}': the name of label {empty} is empty; {GIVE_LABELS}")

@@ -62,6 +62,7 @@ def test_labels_are_read_in_the_forms_they_come_in(tmp_path, content):
         ({"fox": "x"}, "valid integer"),
         ({"0": ["fox"]}, "valid string"),
         ({}, "names no class"),
+        ("3", "names no class"),
         ({"0": " ", "1": "b"}, "the name of label 0 is empty"),
         ({"0": "a", "00": "b"}, "one label in two ways"),
         ('{"0": "a", "0": "b"}', "the label '0' is there twice"),
