@@ -1,10 +1,12 @@
 """`dlcv zero-shot …`"""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
 from typer import Argument, Option
 
+from ..files import atomic_write
 from . import options
 from .options import IMAGES, SEED, examples
 
@@ -16,13 +18,17 @@ EXAMPLES = examples(
 
 
 def zero_shot(
-    images: Annotated[Path, Argument(metavar="IMAGES_DIR", help="with {label}_{n}.png")],
+    images: Annotated[
+        Path, Argument(metavar="IMAGES_DIR", help="with {label}_{n}.png; or emoji: scenes of the emoji world")
+    ],
     labels: Annotated[
         Path | None, Argument(metavar="LABELS.json", help="id2label.json; beside them by default")
     ] = None,
     model: Annotated[str, Option(help="emoji, a name of open_clip's, a folder, or hf-hub:owner/name")] = "emoji",
     pretrained: Annotated[str | None, Option(help="a tag of the model's weights, such as openai, or a file")] = None,
-    templates: Annotated[str, Option(metavar="single|ensemble|FILE", help="or one template a line")] = "single",
+    templates: Annotated[
+        str, Option(metavar="single|ensemble|FILE", help="one template, several, or a file with one a line")
+    ] = "single",
     csv: Annotated[Path | None, Option(help="file for every prediction")] = None,
     right: Annotated[int, Option(help="cases to show that were read right", min=0, max=1000)] = 5,
     wrong: Annotated[int, Option(help="and cases that were not", min=0, max=1000)] = 5,
@@ -31,7 +37,7 @@ def zero_shot(
         bool, Option("--keep-underscores", help="do not read willow_tree as two words")
     ] = False,
     quick_gelu: Annotated[
-        bool | None, Option(help="what a file's weights were trained with, if it cannot tell")
+        bool | None, Option(help="what a file's weights were trained with, where it does not say")
     ] = None,
     batch_size: Annotated[int, Option(help="images at a time", **IMAGES)] = 64,
     device: options.Device = None,
@@ -43,9 +49,10 @@ def zero_shot(
     chosen = templates if templates in ("single", "ensemble") else read_templates(templates)
     pictures = load_pictures(images, labels, keep_underscores=keep_underscores)  # before weights are read
     clip = load_clip(model, pretrained, device, quick_gelu=quick_gelu)
-    found = classify(clip, pictures, templates=chosen, batch_size=batch_size, fast=fast, progress=True)
-    if csv is not None:
-        found.write_csv(csv)
+    with nullcontext() if csv is None else atomic_write(csv) as table:  # what cannot be written is found out now
+        found = classify(clip, pictures, templates=chosen, batch_size=batch_size, fast=fast, progress=True)
+        if table is not None:
+            found.write_csv(table)
     print(found)
     if right or wrong:
         print(f"\ncases, by seed {seed}:\n{found.report_table(right, wrong, seed)}")

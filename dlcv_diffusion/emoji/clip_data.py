@@ -16,7 +16,7 @@ from .splits import pictures
 from .styles import STYLES
 from .world import World
 
-KINDS: Mapping[Kind, float] = {"white": 0.2, "colour": 0.2, "pair": 0.2, "style": 0.4}
+SHARES: Mapping[Kind, float] = {"white": 0.2, "colour": 0.2, "pair": 0.2, "style": 0.4}
 """The share of each kind of scene in training: styles have most to be learnt about."""
 
 LESS_SAID = 0.3
@@ -54,7 +54,7 @@ class ScenePool:
 
     def __init__(self, world: World, count: int, seed: int, variety: Variety = FULL):
         self.world = world
-        self.images, self.scenes = pictures(world, "train", count, seed, kinds=KINDS, variety=variety)
+        self.images, self.scenes = pictures(world, "train", count, seed, kinds=SHARES, variety=variety)
 
     def __len__(self) -> int:
         return len(self.scenes)

@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import check
-from ..images.pixels import to_uint8
+from ..images.pixels import to_uint8, to_x0
 from ..models.clip.small import SmallClip, SmallClipConfig, build_small_clip, save_small_clip
 from ..models.clip.tokenizer import Merge, clip_tokenizer
+from ..samplers import evaluating
 from ..training.checkpoints import short_hash
 from ..training.config import RunConfig
 from ..training.loop import TrainState, check_start, run
@@ -129,7 +130,8 @@ class InTraining(nn.Module):
 class ClipObjective(Objective):
     """The contrastive loss on scenes of the training split.
 
-    - model: `InTraining` of a CLIP of this config and these merges. Everything random follows from the run's seed.
+    - model: `InTraining` of a CLIP of this config and these merges. Everything random follows from the run's seed. Of
+      several processes, each contrasts within its own share of the batch, so that they follow another path than one.
     """
 
     def __init__(
@@ -211,13 +213,12 @@ class Preview:
     def __init__(self, objective: ClipObjective):
         world = objective.pool.world
         images, shown = pictures(world, "unseen", 48, seed=0)
-        self.x = images.float() / 127.5 - 1
+        self.x = to_x0(images)
         self.tokens = torch.tensor([objective.encode(caption(world, drawn)) for drawn in shown])
 
-    @torch.no_grad()
     def __call__(self, network: nn.Module, path: Path) -> None:
-        training, device = network.training, next(network.parameters()).device
-        images, texts, _ = network.eval()(self.x.to(device), self.tokens.to(device))
-        network.train(training)
+        device = next(network.parameters()).device
+        with evaluating([*network.modules()]):
+            images, texts, _ = network(self.x.to(device), self.tokens.to(device))
         cells = to_uint8((images @ texts.T).float().cpu()).view(1, 1, len(images), len(texts))
         write_sheet(F.interpolate(cells, scale_factor=8), path, columns=1)

@@ -15,6 +15,8 @@ RIGHT, WRONG, OTHER = "#0072B2", "#D55E00", "#BBBBBB"
 """Of bars: the true class, the class that was read and is not it, the rest. The colour-blind tell them apart."""
 
 SIDE, ROW = 84, 108
+LEGEND = 106
+"""What the axis and the scale of grey take of a similarity figure's width."""
 
 
 def similarity_figure(
@@ -31,14 +33,14 @@ def similarity_figure(
     check(matrices, "there is no similarity matrix to show; give one by name")
     values = {name: np.asarray(matrix.detach().cpu().float()) for name, matrix in matrices.items()}
     low, high = min(matrix.min() for matrix in values.values()), max(matrix.max() for matrix in values.values())
-    side = min(320, (PAGE - 90) // len(values) - 30)
+    side, top = min(320, (PAGE - LEGEND) // len(values) - 30), 60 if title else 34
     with style():
-        fig = ReportFigure(90 + len(values) * (side + 30), side + 84, caption=caption, facts=facts)
+        fig = ReportFigure(LEGEND + len(values) * (side + 30), top + side + 30, caption=caption, facts=facts)
         for number, (name, matrix) in enumerate(values.items()):
-            axes = fig.place(48 + number * (side + 30), 40, side, side)
+            axes = fig.place(48 + number * (side + 30), top, side, side)
             shown = axes.imshow(matrix, cmap="gray", vmin=low, vmax=high, aspect="auto", interpolation="nearest")
             axes.set(title=name, xlabel="texts", xticks=[], yticks=[], ylabel="" if number else "pictures")
-        bar = fig.place(48 + len(values) * (side + 30) - 18, 40, 10, side)
+        bar = fig.place(48 + len(values) * (side + 30) - 18, top, 10, side)
         fig.colorbar(shown, cax=bar, label="cosine")
         if title:
             fig.write(MARGIN, 16, title, size=10, weight="bold", va="center")

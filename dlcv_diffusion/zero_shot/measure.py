@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 from ..emoji.captions import SINGLE, TEMPLATES, phrase
@@ -19,10 +18,9 @@ from ..evaluation.calibration import expected_calibration_error
 from ..models.clip import Clip
 from ..training.objective import generator_of
 from .classify import class_embeddings, classify, scores
-from .pictures import Pictures, world_pictures
+from .pictures import world_pictures
 from .result import ZeroShotResult
-
-ENSEMBLE = tuple(TEMPLATES)
+from .search import picture_features
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ def ask(clip: Clip, world: World, question: Question, count: int = 2_000, seed: 
     ways = len(asked.classes) if question.ways is None else min(question.ways, len(asked.classes))
     row = {"question": question.name, "ways": ways, "chance": 1 / ways, "count": count}
     texts = [phrase(world, name) for name in asked.classes]
-    for name, templates in (("single", [SINGLE]), ("ensemble", ENSEMBLE)):
+    for name, templates in (("single", [SINGLE]), ("ensemble", TEMPLATES)):
         found = classify(clip, asked, texts, templates, batch_size=256)
         row[name] = among(found, ways, seed)
     return row
@@ -90,13 +88,13 @@ def among(found: ZeroShotResult, ways: int, seed: int) -> dict[str, float]:
     """
     count, classes = found.probabilities.shape
     order = torch.rand(count, classes, generator=generator_of(seed, 3))
-    order.scatter_(1, found.labels[:, None], 2.0)  # its own comes first
-    chosen = order.topk(ways, dim=1).indices
+    order.scatter_(1, found.labels[:, None], 2.0)
+    chosen = order.topk(ways, dim=1).indices.flip(1)  # its own comes last, so that a tie is no success
     p = found.probabilities.double().gather(1, chosen)
-    p = p / p.sum(1, keepdim=True)
-    zeros = torch.zeros(count, dtype=torch.int64)
-    right = (p.argmax(1) == 0).double().mean().item()
-    return {"accuracy": right, "calibration_error": expected_calibration_error(p, zeros)}
+    p = p / p.sum(1, keepdim=True).clamp(min=1e-300)  # all are 0 where a class that was not chosen has everything
+    own = torch.full((count,), ways - 1)
+    right = (p.argmax(1) == own).double().mean().item()
+    return {"accuracy": right, "calibration_error": expected_calibration_error(p, own)}
 
 
 def ranks_of_relatives(clip: Clip, world: World, count: int = 400, seed: int = 1) -> dict[str, dict[str, Any]]:
@@ -110,7 +108,8 @@ def ranks_of_relatives(clip: Clip, world: World, count: int = 400, seed: int = 1
     """
     asked, shown = world_pictures(world, "held_out_things", count, seed)
     embeddings = class_embeddings(clip, [phrase(world, name) for name in world.names], [SINGLE])
-    p = scores(clip, clip.encode_images(torch.stack([_pixels(asked, row) for row in range(count)])), embeddings).cpu()
+    _, features = picture_features(clip, asked, batch_size=256)
+    p = scores(clip, features.to(embeddings.device), embeddings).cpu()
     ranks = (p.argsort(1, descending=True).argsort(1) + 1).double()
     found = {}
     for thing, relatives in world.held_out_things.items():
@@ -122,10 +121,6 @@ def ranks_of_relatives(clip: Clip, world: World, count: int = 400, seed: int = 1
             read = world.names[int(p[rows].argmax(1).mode().values)]
             found[thing] = {"own": int(own), "relative": int(relative), "read_as": read}
     return found
-
-
-def _pixels(asked: Pictures, row: int) -> torch.Tensor:
-    return torch.from_numpy(np.array(asked.read(row))).permute(2, 0, 1)
 
 
 def markdown(rows: Sequence[Mapping[str, Any]], form: Callable[[float], str] = "{:.1%}".format) -> str:

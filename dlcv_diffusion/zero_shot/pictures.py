@@ -159,15 +159,24 @@ def read_labels(path: str | Path) -> dict[int, str]:
     'bicycle'
     """
     with reading(path, "is not JSON in UTF-8", GIVE_LABELS):
-        content = json.loads(Path(path).read_bytes().decode("utf-8-sig"))
+        content = json.loads(Path(path).read_bytes().decode("utf-8-sig"), object_pairs_hook=_named_once)
     content = dict(enumerate(content)) if isinstance(content, list) else content
-    reverse = isinstance(content, Mapping) and content and all(isinstance(v, int) for v in content.values())
+    check(content and isinstance(content, Mapping), f"'{path}' names no class; {GIVE_LABELS}")
+    reverse = all(str(v).isdigit() and not str(k).isdigit() for k, v in content.items())
     check(not reverse, f"'{path}' gives a number to each name; turn it round: {GIVE_LABELS}")
     names = validated(dict[int, str], content, f"'{path}'")
-    check(names, f"'{path}' names no class; {GIVE_LABELS}")
+    check(len(names) == len(content), f"'{path}' writes one label in two ways, such as 1 and 01; {GIVE_LABELS}")
     empty = next((number for number, name in names.items() if not name.strip()), None)
     check(empty is None, f"'{path}': the name of label {empty} is empty; {GIVE_LABELS}")
     return dict(sorted(names.items()))
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, whose last value of a key would otherwise win without a word."""
+    keys = [key for key, _ in pairs]
+    twice = next((key for key in keys if keys.count(key) > 1), None)
+    check(twice is None, f"the label {twice!r} is there twice in the classes' names; take one out")
+    return dict(pairs)
 
 
 def _as_words(name: str) -> str:

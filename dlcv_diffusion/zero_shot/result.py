@@ -140,7 +140,8 @@ class ZeroShotResult(Accuracy):
         lines += [found, *(f"note: {note}" for note in self.notes)]
         if self.unreadable:
             name, said = next(iter(self.unreadable.items()))
-            lines.append(f"not read: {len(self.unreadable)} pictures, such as '{name}': {said}")
+            count = f"{len(self.unreadable)} picture{'s' if len(self.unreadable) > 1 else ''}"
+            lines.append(f"not read: {count}, such as '{name}': {said}")
         by_class = sorted(zip(self.per_class, self.classes, strict=True), key=lambda pair: (pair[0] != pair[0], *pair))
         shares = ["–" if share != share else f"{share:.1%}" for share, _ in by_class]
         lines += ["", text_table({"class": [name for _, name in by_class], "accuracy": shares})]

@@ -38,6 +38,8 @@ def search(clip: Clip, features: Tensor, texts: Sequence[str], k: int = 5) -> tu
 
     >>> places, cosines = search(clip, features, ["a red vehicle", "something to eat"])   # doctest: +SKIP
     """
-    check(1 <= k <= len(features), f"cannot find {k} pictures among {len(features)}")
+    check(
+        1 <= k <= len(features), f"cannot find {k} pictures among {len(features)}; choose k from 1 to {len(features)}"
+    )
     found = (clip.encode_texts(list(texts)).cpu() @ features.T).topk(k, dim=1)
     return found.indices, found.values

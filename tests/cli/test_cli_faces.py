@@ -202,7 +202,7 @@ BAD = {
     "train faces --data none --out run": "'none' is not there; give a folder or a zip",
     "train faces --data words.txt --out run": "'words.txt' is not a zip of pictures",
     "train faces --data empty --out run": "no pictures in 'empty'",
-    f"{TRAIN} --preset report": "'report' is not one of 'small', 'tiny'",
+    f"{TRAIN} --preset report": "'report' is not one of 'small', 'guided', 'tiny'",
     f"{TRAIN} --channels 2": "not 2",
     f"{TRAIN} --prediction score": "'score' is not one of 'eps', 'v', 'x0'",
     f"{TRAIN} --lr nan": "invalid value for '--lr'",

@@ -43,7 +43,8 @@ def test_transformers_and_open_clip_read_the_same_files_to_the_same_ids(tmp_path
         assert ours(text).input_ids == theirs(text).input_ids == [simple.sot_token_id, *ids, simple.eot_token_id]
     assert len(ours) == simple.vocab_size == len(tokenizer.vocabulary(MERGES)) == 512 + len(MERGES) + 2
     assert json.loads((tmp_path / "vocab.json").read_text()) == ours.get_vocab()
-    assert tokenizer.read_merges(tmp_path / "merges.txt") == MERGES
+    lines = (tmp_path / "merges.txt").read_text().splitlines()
+    assert tokenizer.checked_merges(lines[1:], "merges.txt") == MERGES
     assert gzip.decompress((tmp_path / "bpe_simple_vocab.txt.gz").read_bytes()).decode().startswith("#version: 0.2\n")
 
 
@@ -74,11 +75,10 @@ def test_tokens_can_be_added_and_the_end_is_still_found():
     assert torch.equal(found[1], hidden[1, 2]), "the new token has a higher id than the end, and is not taken for it"
 
 
-@pytest.mark.parametrize("text", ["a b c\n", "ab\n", " b\n"])
-def test_files_that_hold_no_merges_are_refused(tmp_path, text):
-    (tmp_path / "merges.txt").write_text("#version: 0.2\n" + text)
-    with pytest.raises(UserError, match="no merge of two symbols"):
-        tokenizer.read_merges(tmp_path / "merges.txt")
+@pytest.mark.parametrize("line", ["a b c", "ab", " b"])
+def test_lines_that_are_no_merges_are_refused(line):
+    with pytest.raises(UserError, match="merges.txt: .* is no merge of two symbols"):
+        tokenizer.checked_merges(["a b", line], "merges.txt")
 
 
 # --- its file ---------------------------------------------------------------------------------------------------------
@@ -119,6 +119,8 @@ def test_other_files_are_refused_in_a_sentence(tmp_path, clip_file):  # noqa: F8
         ({"clip": {**header["clip"], "text_layers": 3}}, "are not those of this CLIP"),
         ({"clip": {**header["clip"], "text_heads": 5}}, "do not divide among the heads"),
         ({"clip": {**header["clip"], "text_layers": 10**9}}, "less than or equal to 24"),
+        ({"metadata": {"templates": 5}}, "metadata.templates is 5"),
+        ({"metadata": {"classes": [["fox"]]}}, "metadata.classes.0"),
     ):
         write_tensors(tmp_path / "changed.safetensors", tensors, {**header, **change})
         with pytest.raises(UserError, match=said):

@@ -8,6 +8,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from open_clip import pretrained
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from small_clips import (  # noqa: F401 – fixtures
@@ -22,7 +23,7 @@ from small_runs import one_thread  # noqa: F401 – for every test here
 from transformers import AutoModel, AutoTokenizer
 
 from dlcv_diffusion import UserError
-from dlcv_diffusion.models.clip import load_clip, network, open_clip_towers
+from dlcv_diffusion.models.clip import load_clip, loading, network, open_clip_towers
 
 TEXTS = ["a photo of a fox.", "a castle"]
 
@@ -52,7 +53,7 @@ def test_a_model_of_open_clips_is_what_it_is_there(open_clip_name, size):  # noq
     assert torch.allclose(clip(pictures(size=size)), image, atol=1e-6)
     assert torch.allclose(clip.encode_texts(TEXTS), text, atol=1e-6)
     assert clip.logit_scale == pytest.approx(scale.item()) and clip.temperature == pytest.approx(1 / scale.item())
-    assert clip.size == (48, 48) and not clip.training and clip.notes == ()
+    assert clip.size == (48, 48) and not clip.training
 
 
 def test_a_folder_of_transformers_is_what_it_is_there(transformers_folder):  # noqa: F811
@@ -108,12 +109,75 @@ def test_openais_weights_get_their_activation_and_it_is_said(open_clip_name):  #
 def test_of_a_file_the_activation_is_told_by_its_name_its_kind_or_the_user(tmp_path, open_clip_name):  # noqa: F811
     name, path = open_clip_name
     plain, quick = (by_open_clip(name, path, how, pictures(), TEXTS)[0] for how in (False, True))
-    named = tmp_path / "vit_openai.pt"
+    named, switched = tmp_path / "vit_openai.pt", "trained with QuickGELU: computed with that"
     named.write_bytes(path.read_bytes())
-    for file, how, wanted in ((named, None, quick), (named, False, plain), (path, True, quick), (path, None, plain)):
+    for file, how, wanted, note in (
+        (named, None, quick, switched),
+        (named, False, plain, ""),
+        (path, True, quick, switched),
+        (path, None, plain, "does not say which weights of 'tiny-test' it holds: computed with GELU"),
+    ):
         clip = load_clip(name, file, "cpu", quick_gelu=how)
         assert torch.allclose(clip(pictures()), wanted, atol=1e-6), (file.name, how)
-        assert bool(clip.notes) == (wanted is quick)
+        assert note in " ".join(clip.notes) and bool(clip.notes) == bool(note)
+
+
+def test_a_file_named_after_a_tag_is_that_tags(tmp_path, monkeypatch, open_clip_name):  # noqa: F811
+    """Without a network one is told to save weights so: they must not lose their activation and normalisation."""
+    name, path = open_clip_name
+    tags = pretrained._PRETRAINED[name]
+    tags["laion"].update(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    tags["openai"].update(url="https://nowhere.invalid/RN-tiny.pt")
+    folder = tmp_path / "models--nobody--has-this" / "snapshots"
+    folder.mkdir(parents=True)
+    for file, tag in (
+        (tmp_path / "laion.pt", "laion"),
+        (tmp_path / "openai.pt", "openai"),
+        (tmp_path / "RN-tiny.pt", "openai"),
+        (folder / "open_clip_model.pt", "far"),
+    ):
+        file.write_bytes(path.read_bytes())
+        assert open_clip_towers.tag_of(name, file) == tags[tag], file
+        if tag != "far":
+            clip, wanted = load_clip(name, file, "cpu"), load_clip(name, tag, "cpu")
+            assert torch.equal(clip(pictures(size=48)), wanted(pictures(size=48))) and clip.notes == wanted.notes
+    assert not open_clip_towers.tag_of(name, path)
+
+
+def test_an_activation_that_contradicts_the_weights_is_refused(clip_file, transformers_folder, open_clip_name):  # noqa: F811
+    name = open_clip_name[0]
+    with pytest.raises(UserError, match="'tiny-test' were trained with QuickGELU; leave quick_gelu"):
+        load_clip(name, "openai", "cpu", quick_gelu=False)
+    for source in (clip_file, transformers_folder):
+        with pytest.raises(UserError, match="quick_gelu .* does nothing for"):
+            load_clip(source, quick_gelu=True)
+
+
+def test_texts_that_are_too_long_are_refused_by_any_tokenizer(transformers_folder, open_clip_name):  # noqa: F811
+    clip = load_clip(*open_clip_name, "cpu")
+    clip.towers.tokenizer = open_clip.tokenizer.HFTokenizer(str(transformers_folder))
+    assert clip.encode_texts(["a fox"]).shape == (1, 24)
+    with pytest.raises(UserError, match="is 82 tokens long, and this CLIP reads 77"):
+        clip.encode_texts(["fox " * 80])
+
+
+def test_where_our_weights_are_not_there_it_says_what_to_do(monkeypatch, tmp_path):
+    monkeypatch.setitem(loading.SHIPPED, "emoji", tmp_path / "none.safetensors")
+    with pytest.raises(UserError, match="'emoji' are not in this version; train it by `dlcv train clip` .* or give"):
+        load_clip()
+
+
+def test_it_computes_in_eval_mode_and_leaves_the_mode_as_it_was(clip_file):  # noqa: F811
+    clip = load_clip(clip_file, device="cpu")
+    wanted, before = clip(pictures()), {name: value.clone() for name, value in clip.state_dict().items()}
+    assert torch.equal(clip.train()(pictures()), wanted) and clip.training
+    assert all(torch.equal(value, before[name]) for name, value in clip.state_dict().items())
+
+
+@pytest.mark.parametrize("given", [[], [np.zeros((8, 8, 3), np.uint8)], torch.zeros(2, 3, 8, 8)])
+def test_what_is_no_picture_is_refused(clip_file, given):  # noqa: F811
+    with pytest.raises(UserError, match="give CLIP a tensor, or a list|pictures for CLIP are uint8"):
+        load_clip(clip_file, device="cpu").encode_images(given)
 
 
 def test_an_archive_of_openais_is_read_and_known(tmp_path, open_clip_name):  # noqa: F811
@@ -178,13 +242,13 @@ def test_without_a_network_it_ends_at_once_and_says_what_to_do(monkeypatch, open
     monkeypatch.setattr(network, "hub_answers", lambda: False)
     monkeypatch.setattr("dlcv_diffusion.models.clip.loading.hub_answers", lambda: False)
     began = time.perf_counter()
-    for source, pretrained, repository in (
+    for source, weights, repository in (
         (open_clip_name[0], "far", "nobody/has-this"),
         ("hf-hub:nobody/has-that", None, "nobody/has-that"),
         ("nobody/has-it", None, "nobody/has-it"),
     ):
         with pytest.raises(UserError, match=f"no network; download .*'{repository}'.* and give"):
-            load_clip(source, pretrained)
+            load_clip(source, weights)
     assert time.perf_counter() - began < 5
 
 
@@ -202,7 +266,7 @@ def test_what_is_no_clip_is_told_in_a_sentence(tmp_path, open_clip_name, transfo
     torch.save({k: v for k, v in state.items() if k != "visual.proj"}, tmp_path / "part.pt")
     (tmp_path / "text.pt").write_text("no weights")
     (tmp_path / "empty").mkdir()
-    for source, pretrained, said in (
+    for source, weights, said in (
         (name, None, "a network without weights; give pretrained .* a tag, such as laion or openai"),
         (name, "none.pt", "'none.pt' is neither a file nor a tag of 'tiny-test'"),
         (name, tmp_path / "text.pt", "is not a whole .pt file"),
@@ -214,7 +278,7 @@ def test_what_is_no_clip_is_told_in_a_sentence(tmp_path, open_clip_name, transfo
         (tmp_path / "none.safetensors", None, "no CLIP at .*none.safetensors"),
     ):
         with pytest.raises(UserError, match=said):
-            load_clip(source, pretrained)
+            load_clip(source, weights)
 
 
 def test_a_folder_of_transformers_that_is_not_whole_is_told(tmp_path, transformers_folder):  # noqa: F811

@@ -18,7 +18,7 @@ from small_clips import (  # noqa: F401 – fixtures
 from small_runs import names, one_thread  # noqa: F401 – for every test here
 from transformers import pipeline
 
-from dlcv_diffusion import UserError
+from dlcv_diffusion import UserError, zero_shot
 from dlcv_diffusion.zero_shot import (
     Pictures,
     class_embeddings,
@@ -248,9 +248,12 @@ def test_the_command_line_does_it_all(kind, dlcv, tmp_path, course, clip_file, t
     assert f"accuracy {found.accuracy:.2%}" in out and found.report_table(2, 2) in out
 
 
-def test_bad_input_is_one_sentence(dlcv, tmp_path, course, clip_file):  # noqa: F811
+def test_bad_input_is_one_sentence(dlcv, tmp_path, course, clip_file, monkeypatch):  # noqa: F811
     whole = names(tmp_path)
+    monkeypatch.setattr(zero_shot, "classify", lambda *_, **__: pytest.fail("nothing is classified"))
     for words, said in (
+        (f"clip_zeroshot --model {clip_file} --csv clip_zeroshot/val", "Is a directory"),
+        (f"clip_zeroshot --model {clip_file} --quick-gelu", "does nothing for"),
         ("nowhere id2label.json", "'nowhere' is not there"),
         ("clip_zeroshot/val none.json", "'none.json' is not there"),
         (f"clip_zeroshot --model {clip_file} --templates none.txt", "'none.txt' is not there"),

@@ -67,6 +67,15 @@ def test_among_few_classes_each_picture_has_its_own_and_others(ours):
     assert sum(few) / 20 == pytest.approx(wins.mean().item(), abs=0.05)
 
 
+def test_a_tie_is_no_success(ours):
+    """A class that was not chosen may have all there is: float32 has no smaller number for the others than 0."""
+    images, labels = torch.zeros(20, 3, 64, 64, dtype=torch.uint8), torch.zeros(20, dtype=torch.int64)
+    found = classify(ours, Pictures.of(images, labels, list("abcdef")))
+    one_hot = torch.eye(6)[torch.full((20,), 5)]
+    few = among(replace(found, probabilities=one_hot), 2, seed=0)
+    assert few["accuracy"] == 0 and 0 <= few["calibration_error"] <= 1
+
+
 def test_a_question_is_answered_with_one_template_and_with_many(ours, world):
     row = ask(ours, world, Question("pairs", "held_out_pairs", 10), count=20)
     assert row["ways"] == 10 and row["chance"] == 0.1 and row["count"] == 20

@@ -33,5 +33,11 @@ def test_similarities_share_one_scale():
     fig = similarity_figure({"before": before, "after": after}, facts={"steps": 5})
     images = [axes.images[0] for axes in fig.axes if axes.images]
     assert len(images) == 2 and all(image.get_clim() == (0, 1) for image in images)
+    for title in ("", "Similarities"):
+        fig = similarity_figure({"before": before, "after": after}, title)
+        drawn = [axes.get_tightbbox() for axes in fig.axes]  # with their titles and labels
+        assert all(box.x0 >= 0 and box.x1 <= fig.bbox.x1 for box in drawn), "all within the page"
+        highest = max(box.y1 for box in drawn)
+        assert all(highest <= text.get_window_extent().y0 for text in fig.texts), "titles do not collide"
     with pytest.raises(UserError, match="no similarity matrix"):
         similarity_figure({})

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ... import device as devices
 from ...errors import check
 from ...images.pictures import as_rgb
+from ...samplers import evaluating
 
 TEXTS = 256
 """Texts encoded at a time."""
@@ -41,7 +42,8 @@ class Clip(nn.Module):
     """A CLIP (arXiv 2103.00020): pictures and texts become features of one space, where the angle tells what fits.
 
     It is an encoder: `clip(images)`, uint8 (B, C, H, W) to features (B, D) float32 of length 1, can be given wherever
-    an encoder is taken. Of grey pictures (C = 1) all three channels are the same.
+    an encoder is taken. Of grey pictures (C = 1) all three channels are the same. It computes in eval mode, whatever
+    mode it is in.
 
     - name: as it was asked for; facts: what is known of it, plain JSON; notes: sentences that a user should read, such
       as that the activation was switched.
@@ -83,24 +85,25 @@ class Clip(nn.Module):
     def prepare(self, pictures: Tensor | Sequence[Image.Image]) -> Tensor:
         """The network's own input, (B, 3, H, W) float32 on the CPU: resized and normalised as it was trained.
 
-          - pictures: uint8 (B, C, H, W), C = 1 or 3, or a list of PIL's of any size and mode: what is
-        transparent shows white.
+        - pictures: uint8 (B, C, H, W), C = 1 or 3, or a list of PIL's of any size and mode: what is transparent shows
+          white.
 
-          Raises `UserError` for anything else; float images have lost what was white.
+        Raises `UserError` for anything else; float images have lost what was white.
         """
         if not isinstance(pictures, Tensor):
+            wanted = "give CLIP a tensor, or a list of one or more PIL pictures"
+            check(len(pictures) and all(isinstance(each, Image.Image) for each in pictures), wanted)
             return self.towers.prepare([as_rgb(picture) for picture in pictures])
-        sound = pictures.ndim == 4 and pictures.shape[1] in (1, 3) and pictures.numel() > 0
+        sound = (
+            pictures.ndim == 4 and pictures.shape[1] in (1, 3) and pictures.numel() and pictures.dtype == torch.uint8
+        )
         given = f"{str(pictures.dtype).removeprefix('torch.')} {tuple(pictures.shape)}"
         wanted = "pictures for CLIP are uint8 (B, 3, H, W), 0 … 255, as files have them"
-        check(
-            sound and pictures.dtype == torch.uint8, f"{wanted}, not {given}; images.pixels.to_uint8 makes them of x0"
-        )
+        check(sound, f"{wanted}, not {given}; images.pixels.to_uint8 makes them of x0")
         pictures = pictures.cpu().expand(-1, 3, -1, -1)
         ready = self.towers.prepare_pixels(pictures)
         return self.towers.prepare(_as_pil(pictures)) if ready is None else ready
 
-    @torch.no_grad()
     def encode_images(self, pictures: Tensor | Sequence[Image.Image], *, fast: bool = False) -> Tensor:
         """Features (B, D) float32 of length 1, on the model's device; for `pictures` see `prepare`.
 
@@ -108,21 +111,19 @@ class Clip(nn.Module):
         """
         return self.encode_prepared(self.prepare(pictures), fast=fast)
 
-    @torch.no_grad()
     def encode_prepared(self, x: Tensor, *, fast: bool = False) -> Tensor:
         """The same of what `prepare` gave, (B, 3, H, W)."""
-        with devices.autocast(self.device, fast):
+        with evaluating([*self.modules()]), devices.autocast(self.device, fast):
             features = self.towers.images(x.to(self.device, non_blocking=True))
         return F.normalize(features.float(), dim=1)
 
-    @torch.no_grad()
     def encode_texts(self, texts: Sequence[str], *, fast: bool = False) -> Tensor:
         """Features (B, D) float32 of length 1, on the model's device.
 
         Raises `UserError` for none, and for a text that is longer than the model reads.
         """
         check(texts and not isinstance(texts, str), "give CLIP a list of texts, one or more")
-        with devices.autocast(self.device, fast):
+        with evaluating([*self.modules()]), devices.autocast(self.device, fast):
             parts = [texts[first : first + TEXTS] for first in range(0, len(texts), TEXTS)]
             features = torch.cat([self.towers.texts(part, self.device).float() for part in parts])
         return F.normalize(features, dim=1)

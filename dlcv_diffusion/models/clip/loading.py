@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ... import device as devices
-from ...errors import check
+from ...errors import UserError, check
 from ..foreign import foreign, quietly
 from ..registry import ASSETS
 from .encoder import Clip
@@ -34,6 +34,7 @@ def load_clip(
       "ViT-B-32", with `pretrained`; a folder of transformers' `CLIPModel`, or of open_clip's; a name on the hub,
       "hf-hub:owner/name" or "owner/name", of either.
     - pretrained: one of the model's tags, such as "openai", or a file: safetensors, or `.pt`, of which no code is run.
+      Named after its tag, "openai.safetensors", it is treated as that tag's weights are.
     - quick_gelu: which activation the weights of a file were trained with, where it cannot be known, see
       `open_clip_towers`. What is switched is said in `clip.notes`.
 
@@ -44,11 +45,17 @@ def load_clip(
     >>> clip.notes[0]                            # doctest: +SKIP
     "'ViT-B-32' has GELU, but these weights were trained with QuickGELU: computed with that"
     """
-    text = str(name)
-    if pretrained is None and (text in SHIPPED or text.endswith(".safetensors")):
-        clip = read_small_clip(SHIPPED.get(text, Path(name)))
+    text, shipped = str(name), SHIPPED.get(str(name))
+    known = None if shipped or text.startswith(HUB) or os.path.isdir(text) else known_name(text)
+    said = f"quick_gelu (--quick-gelu) does nothing for '{text}', which says itself what it computes"
+    check(known is not None or quick_gelu is None, f"{said}; leave it out")
+    if shipped and not os.path.exists(shipped):
+        trained = "train it by `dlcv train clip` and give runs/clip/model.safetensors"
+        other = 'or give another CLIP, such as "ViT-B-32" with pretrained (--pretrained) and a tag or file'
+        raise UserError(f"the weights of the CLIP '{text}' are not in this version; {trained}, {other}")
+    if pretrained is None and (shipped or text.endswith(".safetensors")):
+        clip = read_small_clip(shipped or Path(name))
         return _ready(own_towers(clip), device, str(clip.facts.get("name", text)), clip.facts)
-    known = None if text.startswith(HUB) or os.path.isdir(text) else known_name(text)
     if known is not None:
         towers, notes = open_clip_towers(known, pretrained and str(pretrained), quick_gelu)
         return _ready(towers, device, f"{known}, {os.path.basename(str(pretrained))}", notes=notes)
@@ -71,6 +78,7 @@ def _downloaded(name: str) -> str:
 
     repository = name.removeprefix(HUB)
     known = 'give "emoji", a name of open_clip.list_models(), a folder, or hf-hub:owner/name'
+    known += "; a file of weights goes into pretrained (--pretrained)" if os.path.isfile(name) else ""
     check(repository.count("/") == 1 and not repository.startswith((".", "/", "~")), f"no CLIP '{name}' here; {known}")
     wanted = ["*.json", "*.txt", "*.safetensors", "*.model", "*.gz"]
     advice = f"download the repository '{repository}' where there is a network, and give its folder"
@@ -78,8 +86,8 @@ def _downloaded(name: str) -> str:
         folder = snapshot_download(repository, allow_patterns=wanted, local_files_only=True)
         if _has_weights(folder):
             return folder
-    check(hub_answers(), f"no weights of '{name}' here, and no network; {advice}")
-    with quietly(), foreign(f"'{name}' could not be fetched", advice):
+    check(hub_answers(), f"'{name}' is no folder, nor in the cache of the hub, and there is no network; {advice}")
+    with quietly(), foreign(f"'{name}' is no folder, and could not be fetched", advice):
         folder = snapshot_download(repository, allow_patterns=wanted)
         # older repositories have no safetensors; no code in their .bin is run
         return folder if _has_weights(folder) else snapshot_download(repository, allow_patterns=[*wanted, "*.bin"])

@@ -48,10 +48,11 @@ def answers(url: str) -> bool:
     return bool(found and found[0])
 
 
-def fetched(name: str, tagged: Mapping[str, Any]) -> Path:
-    """The file of a tag of open_clip's: from the cache, else downloaded.
+def fetched(name: str, tag: str, tagged: Mapping[str, Any]) -> Path:
+    """The file of a tag of open_clip's, by the model's name and its own: from the cache, else downloaded.
 
-    Raises `UserError`, at once, where it is not in the cache and there is no network: it says what to download.
+    Raises `UserError`, at once, where it is not in the cache and there is no network: it says what to download, and to
+    keep the tag in the file's name, by which its activation and normalisation are known.
     """
     from open_clip.pretrained import download_pretrained
 
@@ -60,7 +61,9 @@ def fetched(name: str, tagged: Mapping[str, Any]) -> Path:
         return cached
     repository, url = tagged.get("hf_hub", "").rstrip("/"), tagged.get("url", "")
     where = f"the .safetensors file of '{repository}' from the Hugging Face hub" if repository else f"'{url}'"
-    advice = f"download {where} where there is a network, and give it: --pretrained FILE (pretrained=…)"
+    suffix = ".safetensors" if repository else Path(url).suffix
+    saved = f"save it as '{tag}{suffix}', and give that: --pretrained {tag}{suffix} (pretrained=…)"
+    advice = f"download {where} where there is a network, {saved}"
     check(hub_answers() if repository else answers(url), f"no weights of '{name}' here, and no network; {advice}")
     with foreign(f"the weights of '{name}' could not be fetched", advice):
         return Path(download_pretrained(dict(tagged)))

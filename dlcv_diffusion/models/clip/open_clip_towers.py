@@ -20,8 +20,8 @@ from .small import MEAN_STD, SmallClip
 
 OPENAI = {"input_resolution", "context_length", "vocab_size"}
 """Numbers that OpenAI's own archives hold beside the weights."""
-QUICK_FILES = re.compile("openai|quick[-_]?gelu|metaclip|dfn", re.IGNORECASE)
-"""Names of files whose weights were trained with QuickGELU."""
+QUICK_FILES = re.compile("openai|quick[-_]?gelu|metaclip", re.IGNORECASE)
+"""Names of files whose weights were trained with QuickGELU, where the file is none of a tag's."""
 
 
 class OpenClipTowers(nn.Module):
@@ -50,11 +50,18 @@ class OpenClipTowers(nn.Module):
         return self.model.encode_image(x)
 
     def texts(self, texts: Sequence[str], device: torch.device) -> Tensor:
-        encode, most = getattr(self.tokenizer, "encode", None), self.tokenizer.context_length
-        for text in texts if encode else ():
-            count = len(encode(text)) + 2
+        most = self.tokenizer.context_length
+        for text in texts:
+            count = self._length(text)
             check(count <= most, f"'{text:.60}' is {count} tokens long, and this CLIP reads {most}; say it shorter")
         return self.model.encode_text(self.tokenizer(list(texts)).to(device))
+
+    def _length(self, text: str) -> int:
+        """Tokens of a text, the special ones too: open_clip's tokenizers cut it without a word."""
+        if hasattr(self.tokenizer, "encode"):
+            return len(self.tokenizer.encode(text)) + 2
+        with quietly():  # one of transformers' inside
+            return len(self.tokenizer.tokenizer(self.tokenizer.clean_fn(text)).input_ids)
 
     def scale(self) -> Tensor:
         return self.model.logit_scale.detach().exp().squeeze()
@@ -87,11 +94,13 @@ def open_clip_towers(
 
     OpenAI's weights, and some others, were trained with QuickGELU, x·σ(1.702 x): in a model with plain GELU they load
     and silently lose points (open_clip only warns). Here the activation follows the weights, and a note says so.
-    Of a tag it is known; OpenAI's own archives, and files whose names say so (`QUICK_FILES`), are known too.
+    Of a tag it is known, and so is how pictures are normalised; also of a file that is a tag's (`tag_of`), and of
+    OpenAI's own archives. Of others the name may tell (`QUICK_FILES`); where nothing does, a note says what is assumed.
 
-    - quick_gelu: decides where neither tells.
+    - quick_gelu: decides where it is not known.
 
-    Raises `UserError` for an unknown tag, a file that is missing, damaged or another model's, and without a network.
+    Raises `UserError` for an unknown tag, a file that is missing, damaged or another model's, a `quick_gelu` that
+    contradicts what is known, and without a network.
     """
     import open_clip
     from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
@@ -104,23 +113,59 @@ def open_clip_towers(
     tagged = get_pretrained_cfg(name, pretrained)
     if not tagged and not os.path.isfile(pretrained):
         raise UserError(f"'{pretrained}' is neither a file nor a tag of '{name}'; give {some}, or a file")
-    path = fetched(name, tagged) if tagged else Path(pretrained)
+    path = fetched(name, pretrained, tagged) if tagged else Path(pretrained)
+    tagged = tagged or tag_of(name, path)
     state, of_openai = read_weights(path)
-    config = open_clip.get_model_config(name)
-    built, wanted = bool(config.get("quick_gelu")), quick_gelu
-    if wanted is None and tagged:
-        wanted = bool(tagged.get("quick_gelu"))
-    elif wanted is None:
-        wanted = built or of_openai or bool(QUICK_FILES.search(path.name))
-    kind = {True: "QuickGELU", False: "GELU"}
-    notes = []
-    if wanted != built:
-        notes = [f"'{name}' has {kind[built]}, but these weights were trained with {kind[wanted]}: computed with that"]
+    wanted, notes = _activation(name, path, tagged, of_openai, quick_gelu)
     with quietly(), foreign(f"open_clip cannot build '{name}'", "give another name, see open_clip.list_models()"):
         model = open_clip.create_model(name, force_custom_text=False, quick_gelu=wanted, load_weights=False)
         tokenizer = open_clip.get_tokenizer(name)
     load_into(model, state, path)
     return OpenClipTowers(model.eval(), tokenizer, _preprocess(model, tagged or _common(name, tags))), notes
+
+
+def _activation(
+    name: str, path: Path, tagged: Mapping[str, Any], of_openai: bool, asked: bool | None
+) -> tuple[bool, list[str]]:
+    """Whether to compute with QuickGELU, and what to say of it; see `open_clip_towers`."""
+    import open_clip
+    from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
+
+    built, kind = bool(open_clip.get_model_config(name).get("quick_gelu")), {True: "QuickGELU", False: "GELU"}
+    if tagged or of_openai:
+        wanted = of_openai or bool(tagged.get("quick_gelu"))
+        said = f"these weights of '{name}' were trained with {kind[wanted]}"
+        check(asked in (None, wanted), f"{said}; leave quick_gelu (--quick-gelu, --no-quick-gelu) out")
+    else:
+        wanted = built or bool(QUICK_FILES.search(path.name)) if asked is None else asked
+    if wanted != built:
+        said = f"'{name}' has {kind[built]}, but these weights were trained with {kind[wanted]}: computed with that"
+        return wanted, [said]
+    tags = list_pretrained_tags_by_model(name)
+    alike = {bool(get_pretrained_cfg(name, tag).get("quick_gelu")) for tag in tags} <= {built} and _common(name, tags)
+    if tagged or of_openai or asked is not None or not tags or alike:
+        return wanted, []
+    said = f"'{path.name}' does not say which weights of '{name}' it holds: computed with {kind[wanted]}"
+    return wanted, [f"{said}; if they are a tag's, name the file after it, such as {tags[0]}{path.suffix}"]
+
+
+def tag_of(name: str, path: Path) -> Mapping[str, Any]:
+    """What open_clip knows of a file: one that is named after a tag, or as it is downloaded, or lies in a folder that
+    is named after its repository; empty for any other.
+
+    >>> tag_of("ViT-B-32", Path("openai.safetensors"))["quick_gelu"]
+    True
+    """
+    from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
+
+    found = get_pretrained_cfg(name, path.stem)
+    for tag in () if found else list_pretrained_tags_by_model(name):
+        tagged = get_pretrained_cfg(name, tag)
+        repository = tagged.get("hf_hub", "").rstrip("/")
+        folders = {repository.rpartition("/")[2], f"models--{repository.replace('/', '--')}"}
+        if path.name == os.path.basename(tagged.get("url", "")) or (repository and folders & set(path.parts[:-1])):
+            return tagged
+    return found
 
 
 def open_clip_folder(folder: str | Path) -> OpenClipTowers:

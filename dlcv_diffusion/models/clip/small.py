@@ -12,10 +12,11 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field
 from torch import nn
+from typing_extensions import TypedDict
 
 from ...declared import declared, validated
 from ...errors import check
-from ..registry import FORMAT, filled, plain, read_tensors, write_tensors
+from ..registry import FORMAT, Name, filled, open_ended, plain, read_tensors, write_tensors
 from .tokenizer import Merge, checked_merges
 
 MEAN_STD = (0.5, 0.5, 0.5)
@@ -63,13 +64,27 @@ class SmallClipConfig:
         return {"embed_dim": self.embed_dim, "vision_cfg": vision, "text_cfg": text}
 
 
+Names = list[Annotated[str, Field(max_length=200)]]
+
+
+@open_ended
+class ClipFacts(TypedDict, total=False):
+    """What its file says of it: what it was trained on, and the templates that suit it."""
+
+    name: Name
+    artists: Names
+    classes: Names
+    styles: Names
+    templates: Names
+
+
 @declared
 class SmallClipHeader:
     """What its file says beside the tensors; the format is `models.registry`'s."""
 
     clip: SmallClipConfig
-    merges: Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=65_536)]
-    metadata: dict[str, Any] = Field(default_factory=dict)
+    merges: Annotated[Names, Field(max_length=65_536)]
+    metadata: ClipFacts = Field(default_factory=dict)
     format: Literal[1] = FORMAT
 
 
@@ -125,7 +140,7 @@ def read_small_clip(path: str | Path) -> SmallClip:
     >>> read_small_clip("runs/clip/model.safetensors").config.image_size   # doctest: +SKIP
     64
     """
-    known = 'give a model.safetensors of `dlcv train clip`, or "emoji"'
+    known = "give a model.safetensors of `dlcv train clip`; other weights go into pretrained, with their model's name"
     check(os.path.exists(path), f"no CLIP at '{path}'; {known}")
     tensors, header = read_tensors(path)
     check("clip" in header, f"'{path}' holds no CLIP of ours; {known}")

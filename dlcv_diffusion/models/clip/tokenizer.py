@@ -16,7 +16,6 @@ from typing import Any
 
 from ...errors import check
 from ...files import staging_folder
-from ...reading import reading
 
 VERSION = "#version: 0.2"
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -105,19 +104,6 @@ def vocabulary(merges: Sequence[Merge]) -> dict[str, int]:
     return {token: number for number, token in enumerate(tokens)}
 
 
-def read_merges(path: str | Path) -> list[Merge]:
-    """The merges of a `merges.txt` in CLIP's format.
-
-    Raises `UserError` for a file that is missing or holds something else.
-
-    >>> read_merges("clip/merges.txt")[0]   # doctest: +SKIP
-    ('i', 'n')
-    """
-    with reading(path, "is not a merges.txt of CLIP's", "make it with tools/make_clip_tokenizer.py"):
-        lines = Path(path).read_text(encoding="utf-8").split("\n")
-    return checked_merges([line for line in lines if line and not line.startswith("#version")], f"'{path}'")
-
-
 def checked_merges(lines: Iterable[str], source: str) -> list[Merge]:
     """Merges from lines such as "f ox</w>". Raises `UserError`, which names `source`, for one that is not two symbols.
 
@@ -131,7 +117,7 @@ def checked_merges(lines: Iterable[str], source: str) -> list[Merge]:
 
 
 def write_tokenizer(folder: str | Path, merges: Sequence[Merge], context: int) -> None:
-    """Write `vocab.json`, `merges.txt`, `tokenizer_config.json` and `bpe_simple_vocab.txt.gz` into a folder.
+    """Write `vocab.json`, `merges.txt`, both configs of transformers', and `bpe_simple_vocab.txt.gz` into a folder.
 
     Raises `UserError` where it cannot be written.
 

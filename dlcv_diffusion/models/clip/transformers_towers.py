@@ -54,14 +54,14 @@ def _pooled(found: Any) -> Tensor:
 def transformers_towers(source: str | Path) -> TransformersTowers:
     """The towers of a `CLIPModel`, in eval mode and float32 on the CPU, from a folder or a name on the hub.
 
-    Raises `UserError` for a folder that lacks a part or holds another model, and weights that are missing, damaged or
-    not its own.
+    No code in the folder is run. Raises `UserError` for a folder that lacks a part or holds another model, and weights
+    that are missing, damaged or not its own.
     """
     from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, CLIPModel
 
     source = str(source)
     with quietly(), foreign(f"'{source}' has no config that can be read", GIVE):
-        kind = AutoConfig.from_pretrained(source).model_type
+        kind = AutoConfig.from_pretrained(source, trust_remote_code=False).model_type
     check(kind == "clip", f"'{source}' holds a model of the kind '{kind:.60}', no CLIP; {GIVE}")
     with quietly(), foreign(f"the weights in '{source}' cannot be read", GIVE):
         safe = _safe(source)
@@ -69,9 +69,9 @@ def transformers_towers(source: str | Path) -> TransformersTowers:
     wrong = [*found["missing_keys"], *found.get("mismatched_keys", [])]
     check(not wrong, f"the weights in '{source}' are not whole: {str(wrong[:1]):.100} is missing or does not fit")
     with quietly(), foreign(f"'{source}' has no tokenizer that can be read", GIVE):
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     with quietly(), foreign(f"'{source}' has no image processor that can be read", GIVE):
-        processor = AutoImageProcessor.from_pretrained(source)
+        processor = AutoImageProcessor.from_pretrained(source, trust_remote_code=False)
     return TransformersTowers(model.float().eval(), tokenizer, processor)
 
 
