@@ -353,7 +353,7 @@ def test_all_figures_are_written_with_their_facts(model, tmp_path):
     facts = read_facts(paths[0])
     assert (facts["seeds"], facts["steps"], facts["sampler"]) == (list(range(3, 13)), 3, "dpm_solver")
     facts = read_facts(paths[3])
-    assert (facts["seeds"], facts["steps"], facts["sampler"], facts["w"]) == ([3, 3], "all", "ddpm", 2.0)
+    assert (facts["seeds"], facts["steps"], facts["sampler"], facts["w"]) == ([3, 13], "all", "ddpm", 2.0)
 
 
 def test_figures_that_cannot_be_written_are_told_before_they_are_drawn(model, tmp_path):
