@@ -7,16 +7,15 @@ import sys
 import time
 import warnings
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from typer import Argument, Option
 
 from ..errors import check
-from . import grade, options, sample, train, zero_shot
-from .options import SEED, examples, given, group, numbers, speaks, written
+from . import figures, grade, options, sample, train, zero_shot
+from .options import examples, group, numbers, speaks, written
 from .sentences import of_the_output, sentence
 
 STOPPED, TERMINATED = 130, 143  # the exit codes after Ctrl-C, and after `kill` or a time limit
@@ -30,6 +29,7 @@ app.add_typer(train.app, name="train")
 app.add_typer(sample.app, name="sample")
 app.add_typer(grade.app, name="grade")
 app.command("zero-shot", epilog=zero_shot.EXAMPLES)(zero_shot.zero_shot)
+app.command("figures", epilog=figures.EXAMPLES)(figures.figures)
 
 
 def main() -> None:
@@ -100,53 +100,6 @@ def noise(
         check(shape, f"the weights '{like}' draw any size; give --size and --channels instead of --like")
     paths = write_noises(out, wanted, (1, *shape))
     print(written(paths, "noise", f"of {'×'.join(map(str, shape))}"))
-
-
-@app.command(
-    epilog=examples(
-        "dlcv figures",
-        "dlcv figures --only digits --weights runs/digits/model.safetensors",
-        "dlcv figures --only faces --noises face/noise --face-weights UNet.pt --unet-py UNet.py --preset course",
-    )
-)
-def figures(
-    out: Annotated[Path, Option(help="folder for the PNG files")] = Path("figures"),
-    only: Annotated[Literal["digits", "faces"] | None, Option(help="Problem 1 or Problem 2; both by default")] = None,
-    weights: options.Weights = "digits",
-    face_weights: options.FaceWeights = "faces",
-    unet_py: options.UnetPy = None,
-    noises: Annotated[Path | None, Option(help="folder with 00.pt … 03.pt for the faces, instead of seeds")] = None,
-    seed: Annotated[int, Option(help="of the first column; the next take SEED + 1 …; k.pt takes SEED + k", **SEED)] = 0,
-    preset: options.FacesPreset = "paper",
-    steps: options.FacesSteps = None,
-    device: options.Device = None,
-) -> None:
-    """Draw the report's figures."""
-    from ..denoiser import load_denoiser
-    from ..digits.figures import write_digit_figures
-    from ..faces.figures import write_face_figures
-    from ..faces.noises import noise_files, read_noises
-    from ..faces.sampling import PRESETS, check_noises
-    from ..files import staging_folder
-
-    config = replace(PRESETS[preset], **given(steps=steps))
-    of_faces = (face_weights, noises, unet_py, preset, steps) != ("faces", None, None, "paper", None)
-    said = "--face-weights, --noises, --unet-py, --preset and --steps are for faces and do nothing for digits"
-    check(only != "digits" or not of_faces, f"{said}; leave them out, or leave --only digits out")
-    said = "--weights are those of digits and do nothing for faces"
-    check(only != "faces" or weights == "digits", f"{said}; give --face-weights, or leave --only faces out")
-    model = load_denoiser(weights, device=device) if only != "faces" else None
-    denoise = load_denoiser(face_weights, unet_py=unet_py, device=device) if only != "digits" else None
-    given_noises, names = (read_noises(noises), [path.stem for path in noise_files(noises)]) if noises else (None, None)
-    if given_noises is not None:
-        check_noises(denoise, given_noises)
-    with staging_folder(out) as staging:  # all of them or none
-        paths = [] if model is None else write_digit_figures(staging, model, seed=seed)
-        if denoise is not None:
-            how = {"names": names, "seed": seed, "config": config, "progress": True}
-            paths = [*paths, *write_face_figures(staging, denoise, given_noises, **how)]
-    for path in paths:
-        print(out / path.name)
 
 
 @app.command(epilog=examples("dlcv convert report.pt report.safetensors"))

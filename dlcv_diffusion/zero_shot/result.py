@@ -109,13 +109,19 @@ class ZeroShotResult(Accuracy):
 
         >>> found.write_csv("predictions.csv")   # doctest: +SKIP
         """
-        with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["file", "predicted", "true", "right", "probability", "probability_of_true"])
-            for row, (read, true) in enumerate(zip(self.predictions.tolist(), self.labels.tolist(), strict=True)):
-                found = [f"{self.probabilities[row, place].item():.6f}" for place in (read, true)]
-                writer.writerow([self.files[row], self.classes[read], self.classes[true], int(read == true), *found])
-            writer.writerows([name, "", "", "", "", ""] for name in self.unreadable)
+        rows = [["file", "predicted", "true", "right", "probability", "probability_of_true"]]
+        for row, (read, true) in enumerate(zip(self.predictions.tolist(), self.labels.tolist(), strict=True)):
+            found = [f"{self.probabilities[row, place].item():.6f}" for place in (read, true)]
+            rows.append([self.files[row], self.classes[read], self.classes[true], int(read == true), *found])
+        _write_rows(path, [*rows, *([name, "", "", "", "", ""] for name in self.unreadable)])
+
+    def write_cases(self, path: str | Path, right: int = 5, wrong: int = 5, seed: int = 0) -> None:
+        """The table of `report_table` as CSV; atomic.
+
+        >>> found.write_cases("cases.csv")   # doctest: +SKIP
+        """
+        rows = [[case.file, case.predicted, case.true, int(case.right)] for case in self.cases(right, wrong, seed)]
+        _write_rows(path, [["file", "predicted", "true", "right"], *rows])
 
     def as_dict(self) -> dict[str, Any]:
         """The numbers as plain JSON, without what is kept for each picture."""
@@ -150,6 +156,11 @@ class ZeroShotResult(Accuracy):
             true, read, times = zip(*confused, strict=True)
             lines += ["", "most confused:", text_table({"true": true, "read as": read, "times": times})]
         return "\n".join(lines)
+
+
+def _write_rows(path: str | Path, rows: Sequence[Sequence[Any]]) -> None:
+    with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
 
 
 def _mark(case: Case) -> str:
