@@ -1,6 +1,6 @@
 """Measure a CLIP on the emoji world: scenes, pairs, a style, things and artists that it never saw.
 
-    python tools/measure_clip.py --weights runs/clip/model.safetensors
+    python tools/measure_clip.py --weights runs/clip/model.safetensors --out measured.json
     python tools/measure_clip.py --weights runs/clip_without_openmoji/model.safetensors --artists openmoji
     python tools/measure_clip.py --extra sixth=sixth_artist/          (a folder of fox.png, ice_cream_cone.png …)
 
@@ -20,6 +20,7 @@ from dlcv_diffusion.errors import UserError, check
 from dlcv_diffusion.files import atomic_write
 from dlcv_diffusion.zero_shot import load_clip
 from dlcv_diffusion.zero_shot.measure import ask, markdown, questions, ranks_of_relatives
+from dlcv_diffusion.zero_shot.measured import measured_clip
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -35,7 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
     add("--seed", type=int, default=1)
     add("--threads", default=torch.get_num_threads(), type=int)
     add("--device", default=None)
-    add("--out", type=Path, default=None, help="JSON to write the rows to")
+    add("--out", type=Path, default=None, help="JSON to add the rows to")
     args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
     extra = dict(each.partition("=")[::2] for each in args.extra)
@@ -50,9 +51,13 @@ def main(arguments: list[str] | None = None) -> None:
     for thing, found in relatives.items():
         print(f"{thing}: rank {found['own']}, a relative's {found['relative']}; read as {found['read_as']}")
     if args.out:
+        new = [{"trained": trained, **row} for row in rows]
+        mine = [(row["trained"], row["question"]) for row in new]
+        old = measured_clip(args.out) if args.out.exists() else []
+        kept = [row for row in old if (row["trained"], row["question"]) not in mine]
+        lines = ",\n".join(json.dumps(row) for row in (*kept, *new))
         with atomic_write(args.out) as temporary:
-            found = {"model": clip.name, "rows": rows, "relatives": relatives}
-            temporary.write_text(json.dumps(found, indent=1), encoding="utf-8")
+            temporary.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -265,6 +265,6 @@ def test_the_figures_of_faces_from_seeds_or_from_the_courses_noises(dlcv, here):
     facts = read_facts(here / "course" / "faces_eta_grid.png")
     assert (facts["seeds_of_z"], facts["steps"], facts["final_alpha"]) == ([8, 9, 10, 11], 6, "first")
     code, _, err = dlcv("figures --only digits --preset course")
-    assert code == 2 and "do nothing for digits" in err
+    assert code == 2 and "does nothing for digits" in err
     code, _, err = dlcv("figures --only faces --face-weights small.safetensors --noises noise --out none")
     assert code == 2 and "need four noises, not 3" in err and not (here / "none").exists()

@@ -1,5 +1,7 @@
 """Figures of zero-shot: drawn from what was found, with facts, and as large as they say."""
 
+import csv
+
 import pytest
 import torch
 from small_clips import clip_file, course_folder  # noqa: F401 – a fixture
@@ -8,7 +10,7 @@ from small_runs import one_thread  # noqa: F401 – for every test here
 from dlcv_diffusion import UserError
 from dlcv_diffusion.figures import read_facts, save_figure
 from dlcv_diffusion.zero_shot import classify, load_clip, load_pictures
-from dlcv_diffusion.zero_shot.figures import cases_figure, similarity_figure
+from dlcv_diffusion.zero_shot.figures import cases_figure, one_of_each, similarity_figure, write_zero_shot_figures
 
 
 def test_cases_are_drawn_with_their_bars(tmp_path, clip_file):  # noqa: F811
@@ -41,3 +43,29 @@ def test_similarities_share_one_scale():
         assert all(highest <= text.get_window_extent().y0 for text in fig.texts), "titles do not collide"
     with pytest.raises(UserError, match="no similarity matrix"):
         similarity_figure({})
+
+
+def test_one_picture_of_each_class_in_the_order_of_the_classes(tmp_path):
+    course_folder(tmp_path / "course", count=4)
+    pictures = load_pictures(tmp_path / "course")
+    for count in (3, 5, 99):
+        rows = one_of_each(pictures, count, seed=1)
+        labels = pictures.labels[rows].tolist()
+        assert labels == sorted(set(labels)) and len(labels) == min(count, 5)
+    assert {tuple(one_of_each(pictures, 5, seed)) for seed in range(8)} != {tuple(rows)}, "the seed chooses"
+
+
+def test_the_reports_figures_and_table_are_written_together(tmp_path, clip_file):  # noqa: F811
+    course_folder(tmp_path / "course")
+    clip, pictures = load_clip(clip_file, device="cpu"), load_pictures(tmp_path / "course")
+    paths = write_zero_shot_figures(tmp_path / "figures", clip, pictures, seed=3)
+    assert sorted(tmp_path.glob("figures/*")) == sorted(paths) and len(paths) == 3
+    similar, cases, table = paths
+    assert read_facts(similar)["model"] == read_facts(cases)["model"] == "small" and read_facts(cases)["seed"] == 3
+    with open(table, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    found = classify(clip, pictures).cases(5, 5, seed=3)
+    assert [(row["file"], row["predicted"], row["true"]) for row in rows] == [
+        (case.file, case.predicted, case.true) for case in found
+    ]
+    assert [row["right"] for row in rows] == [str(int(case.right)) for case in found]
