@@ -41,9 +41,8 @@ def bars_html(
         colour = f"rgba({red},{green},{blue},{PALE})"
         bar = f"background:linear-gradient(to right,{colour} {share:.2%},rgba(128,128,128,.12) {share:.2%})"
         name = f"▸ <b>{word}</b>" if share == top else word
-        numbers = (
-            f'<td style="{NUMBER}">{html.escape(percent(share))}</td><td style="{NUMBER}">{cosines[place]:.3f}</td>'
-        )
+        cells = (html.escape(percent(share)), f"{cosines[place]:.3f}".replace("-", "−"))
+        numbers = "".join(f'<td style="{NUMBER}">{cell}</td>' for cell in cells)
         rows.append(f'<tr><th scope="row" style="{WORD};font-weight:400;{bar}">{name}</th>{numbers}</tr>')
     heads = "".join(f'<th scope="col" style="{NUMBER};font-weight:400">{name}</th>' for name in ("p", "cos"))
     left_out = len(words) - len(rows)

@@ -27,13 +27,14 @@ from .templates import filled_in, template_list
 from .words import bare, first_words, own_template, unknown_words, words_in
 
 TYPING = 0.1  # seconds without a key before words are read
+STEP = 0.02  # of the temperature's slider, in decades
 TEXTS = 8  # texts encoded before the next move is looked for
 MOST_PICTURES = 100
 COOLER_AND_HOTTER = (1, 4, 16)
 GIVE = "upload a PNG, JPEG or WebP"
 CAPTION = (
-    "p = softmax(cos / τ). Blue: the true class. Orange: read instead of it. Dark grey: read where the true class is "
-    "not among the words"
+    "p = softmax(cos / τ). Blue: the true class. Orange: read instead of it. "
+    "Dark grey: the most probable, where the true class is not among the words"
 )
 
 
@@ -164,8 +165,7 @@ class ZeroShotExplorer(Live):
         return temperatures_figure(pictures, self.words, cosines, named, **self._page, true=true, facts=facts)
 
     def _written(self, temperature: float) -> str:
-        own = math.isclose(temperature, self.clip.temperature, rel_tol=1e-6)
-        return f"τ = {temperature:.3g}{', as learnt' if own else ''}"
+        return f"τ = {temperature:.3g}{', as learnt' if self._is_own(temperature) else ''}"
 
     # --- the live view ------------------------------------------------------------------------------------
 
@@ -194,8 +194,10 @@ class ZeroShotExplorer(Live):
             control.observe(self._moved, names="value")
         self._upload.observe(self._on_upload, names="value")
         self._reset.on_click(lambda _: setattr(self._slider, "value", self.clip.temperature))
-        self._picture = ipywidgets.HTML(layout={"margin": "0 16px 0 0"})
-        self._bars = ipywidgets.HTML(layout={"flex": "1 1 300px", "min_width": "0", "max_width": "560px"})
+        self._picture = ipywidgets.HTML(layout={"margin": "8px 16px 0 0"})
+        self._bars = ipywidgets.HTML(
+            layout={"margin": "4px 0 0", "flex": "1 1 300px", "min_width": "0", "max_width": "560px"}
+        )
         self._line, self._below = ipywidgets.HTML(layout={"min_height": "2em"}), ipywidgets.HTML()
         for _ in self._show():
             pass
@@ -205,10 +207,15 @@ class ZeroShotExplorer(Live):
         return ipywidgets.VBox([*title, self._words, self._template, *rows, self._line, self._below])
 
     def _log_slider(self, layout: dict[str, Any]) -> ipywidgets.FloatLogSlider:
-        exponents = [math.log10(value) for value in (self.temperature, self.clip.temperature)]
-        low, high = math.floor(min(-3.0, *exponents)), math.ceil(max(1.0, *exponents))
+        """A slider whose positions are 2 % of a decade apart; one of them is the model's own temperature."""
+        own, first = math.log10(self.clip.temperature), math.log10(self.temperature)
+        low = own - STEP * math.ceil((own - min(-3.0, own, first)) / STEP)
         words = {"description": "temperature τ", "tooltip": "the temperature τ", "readout_format": ".3g"}
-        return ipywidgets.FloatLogSlider(self.temperature, min=low, max=high, step=0.02, **words, **layout)
+        high = max(1.0, own, first)
+        return ipywidgets.FloatLogSlider(self.temperature, min=low, max=high, step=STEP, **words, **layout)
+
+    def _is_own(self, temperature: float) -> bool:
+        return math.isclose(temperature, self.clip.temperature, rel_tol=1e-4)
 
     def _on_typing(self, change: Any) -> None:
         self._typed = True
@@ -239,6 +246,7 @@ class ZeroShotExplorer(Live):
             yield TYPING
         try:
             picture, temperature = self._choice.value, self._slider.value
+            self._reset.disabled = self._is_own(temperature)
             self._show_picture(picture)
             words, template = words_in(self._words.value), template_list(self._template.value)[0]
             texts = self._texts(words, template)
@@ -248,8 +256,7 @@ class ZeroShotExplorer(Live):
             self._shown = (words, cosines.tolist(), probabilities, self._true(picture, words))
             self._bars.value = bars_html(*self._shown)
             self._line.value = self._note(words, texts)
-            self._reset.disabled = self._slider.value == self.clip.temperature
-            facts = describe({**self._facts, "template": template, "τ": temperature})
+            facts = describe({**self._facts, "template": template, "τ": f"{temperature:.3g}"})
             self._below.value = _small(f"{self._page['caption'].rstrip('. ')}. {facts}")
         except Exception as error:  # ipywidgets would swallow it, and the controls would seem dead
             self._line.value = _sentence(in_words(error))
@@ -265,8 +272,9 @@ class ZeroShotExplorer(Live):
     def _note(self, words: Sequence[str], texts: Sequence[str]) -> str:
         """What CLIP reads, and which words it was not trained on."""
         new = unknown_words(self.clip, words)
-        note = f"Not trained on as things: {', '.join(new[:5])}{' …' if len(new) > 5 else ''}." if new else ""
-        return f"CLIP reads “{html.escape(texts[0])}” and so on. {html.escape(note)}"
+        several = f"{', '.join(new[:5])}{' …' if len(new) > 5 else ''}"
+        note = f" Not among the things that it was trained on: {several}." if new else ""
+        return _line(f"CLIP reads “{texts[0]}” and so on.{note}")
 
 
 def _softmax(cosines: Tensor, temperature: float) -> Tensor:
@@ -274,9 +282,12 @@ def _softmax(cosines: Tensor, temperature: float) -> Tensor:
 
 
 def _sentence(words: str) -> str:
-    return f'<span role="alert" style="font-weight:600">⚠ {html.escape(words)}</span>'
+    return _line(f"⚠ {words}", "font-weight:600", role="alert")
 
 
 def _small(words: str) -> str:
-    style = "font-size:12px;line-height:1.35;opacity:.8;max-width:640px"
-    return f'<div style="{style}">{html.escape(words)}</div>'
+    return _line(words, "font-size:12px;opacity:.8")
+
+
+def _line(words: str, style: str = "", role: str = "status") -> str:
+    return f'<div role="{role}" style="line-height:1.4;max-width:640px;{style}">{html.escape(words)}</div>'
