@@ -34,7 +34,7 @@ COOLER_AND_HOTTER = (1, 4, 16)
 GIVE = "upload a PNG, JPEG or WebP"
 CAPTION = (
     "p = softmax(cos / τ). Blue: the true class. Orange: read instead of it. "
-    "Dark grey: the most probable, where the true class is not among the words"
+    "Pink: the most probable, where the true class is not among the words"
 )
 
 

@@ -11,7 +11,7 @@ from ..figures.page import MARGIN, PAGE, Facts, ReportFigure, style
 from .pictures import Pictures
 from .result import Case
 
-RIGHT, WRONG, UNKNOWN, OTHER = "#0072B2", "#D55E00", "#444444", "#BBBBBB"
+RIGHT, WRONG, UNKNOWN, OTHER = "#0072B2", "#D55E00", "#CC79A7", "#BBBBBB"
 """Of bars: the true class, the class that was read and is not it, the class that was read where the true one is not
 known, the rest. The colour-blind tell them apart."""
 

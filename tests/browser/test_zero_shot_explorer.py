@@ -45,13 +45,18 @@ class View:
     def __init__(self, notebook):
         self.page, self.box = notebook.page, notebook.page.locator(BOX)
         self.words, self.template = self.box.locator("textarea"), self.box.locator("input[type=text]")
-        self.choice, self.upload = self.box.locator("select"), self.box.locator("input[type=file]")
+        self.choice = self.box.locator("select")
         self.line = self.box.locator(".widget-html-content").nth(-2)
         self.box.get_by_role("table", name="probabilities").wait_for()
 
     def bars(self):
         """{word: (probability, cosine)} as they are written."""
         return {name.removeprefix("▸ "): (p, cos) for name, p, cos in self.box.evaluate(ROWS)}
+
+    def upload(self, path):
+        with self.page.expect_file_chooser() as chooser:
+            self.box.locator(".widget-upload").click()
+        chooser.value.set_files(path)
 
     def picture(self):
         return self.box.locator("img").get_attribute("src")
@@ -102,11 +107,11 @@ def test_words_pictures_temperatures_and_uploads_move_what_they_should(open_note
             view.box.get_by_role("button", name="as learnt").click()
             assert view.wait_for_change(warmer) == chosen
 
-            view.upload.set_input_files(folder / "my photo.png")
+            view.upload(folder / "my photo.png")
             own = view.wait_for_change(chosen)
             assert own[1] != chosen[1] and own[0] != chosen[0]
             assert view.box.locator("img").get_attribute("alt") == "the picture your own: my photo.png"
-            view.upload.set_input_files(folder / "notes.png")
+            view.upload(folder / "notes.png")
             refused = view.wait_for_change(own)
             assert refused[:2] == own[:2] and "'notes.png' is not a picture that can be read" in refused[2]
             view.choice.select_option(index=3)
