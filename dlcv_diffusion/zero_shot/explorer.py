@@ -167,6 +167,16 @@ class ZeroShotExplorer(Live):
     def _written(self, temperature: float) -> str:
         return f"τ = {temperature:.3g}{', as learnt' if self._is_own(temperature) else ''}"
 
+    @property
+    def controls(self) -> dict[str, ipywidgets.Widget]:
+        """What is typed into, chosen from and moved in the live view: words, template, picture, temperature.
+
+        >>> explorer.controls["words"].value = "a fox, a wolf"   # doctest: +SKIP
+        """
+        self.widget  # noqa: B018 - built when it is first asked for
+        found = (self._words, self._template, self._choice, self._slider)
+        return dict(zip(("words", "template", "picture", "temperature"), found, strict=True))
+
     # --- the live view ------------------------------------------------------------------------------------
 
     @cached_property
