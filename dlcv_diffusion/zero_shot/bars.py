@@ -74,3 +74,17 @@ def picture_html(picture: Image.Image, name: str) -> str:
     style = f"width:{BOX}px;height:{BOX}px;object-fit:contain;object-position:left top;max-width:100%;margin:0"
     alt = html.escape(f"the picture {name}", quote=True)
     return f'<img alt="{alt}" src="data:image/png;base64,{source}" style="{style}">'
+
+
+def warning_html(words: str) -> str:
+    """What is wrong, as a line that screen readers read at once."""
+    return line_html(f"⚠ {words}", "font-weight:600", role="alert")
+
+
+def small_html(words: str) -> str:
+    return line_html(words, "font-size:12px;opacity:.8", role="note")
+
+
+def line_html(words: str, style: str = "", role: str = "status") -> str:
+    """Words below the bars."""
+    return f'<div role="{role}" style="line-height:1.4;max-width:640px;{style}">{html.escape(words)}</div>'

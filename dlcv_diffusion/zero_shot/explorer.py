@@ -19,7 +19,7 @@ from ..images.pictures import open_picture
 from ..models.clip import Clip
 from ..widgets.explorer import PictureCache
 from ..widgets.live import Live, in_words
-from .bars import bars_html, picture_html
+from .bars import bars_html, line_html, picture_html, small_html, warning_html
 from .classify import state_of
 from .figures import temperatures_figure
 from .pictures import Pictures
@@ -239,7 +239,7 @@ class ZeroShotExplorer(Live):
         try:
             picture = open_picture(io.BytesIO(change.new[-1]["content"]), GIVE, name, upright=True)
         except UserError as error:
-            self._line.value = _sentence(str(error))
+            self._line.value = warning_html(str(error))
             return
         key = f"upload {id(picture)}"
         self._own = {key: (f"your own: {name}", picture)}
@@ -267,9 +267,9 @@ class ZeroShotExplorer(Live):
             self._bars.value = bars_html(*self._shown)
             self._line.value = self._note(words, texts)
             facts = describe({**self._facts, "template": template, "τ": f"{temperature:.3g}"})
-            self._below.value = _small(f"{self._page['caption'].rstrip('. ')}. {facts}")
+            self._below.value = small_html(f"{self._page['caption'].rstrip('. ')}. {facts}")
         except Exception as error:  # ipywidgets would swallow it, and the controls would seem dead
-            self._line.value = _sentence(in_words(error))
+            self._line.value = warning_html(in_words(error))
             if self._shown:
                 self._bars.value = bars_html(*self._shown, faded=True)
 
@@ -284,20 +284,8 @@ class ZeroShotExplorer(Live):
         new = unknown_words(self.clip, words)
         several = f"{', '.join(new[:5])}{' …' if len(new) > 5 else ''}"
         note = f" Not among the things that it was trained on: {several}." if new else ""
-        return _line(f"CLIP reads “{texts[0]}” and so on.{note}")
+        return line_html(f"CLIP reads “{texts[0]}” and so on.{note}")
 
 
 def _softmax(cosines: Tensor, temperature: float) -> Tensor:
     return (cosines / temperature).softmax(0)
-
-
-def _sentence(words: str) -> str:
-    return _line(f"⚠ {words}", "font-weight:600", role="alert")
-
-
-def _small(words: str) -> str:
-    return _line(words, "font-size:12px;opacity:.8")
-
-
-def _line(words: str, style: str = "", role: str = "status") -> str:
-    return f'<div role="{role}" style="line-height:1.4;max-width:640px;{style}">{html.escape(words)}</div>'
