@@ -11,7 +11,7 @@ from .options import examples, given, group, show_training
 app = group(
     "Train a model.",
     *("dlcv train digits --preset tiny --out runs/tiny", "dlcv train faces --data faces64.zip"),
-    "dlcv train clip --precision auto",
+    *("dlcv train clip --precision auto", "dlcv train autoencoder --out runs/autoencoder"),
 )
 
 
@@ -120,3 +120,32 @@ def clip(
     run = {"resume": resume, "device": device, "checkpoint_every": checkpoint_every, "preview_every": preview_every}
     run |= given(steps=steps, batch_size=batch_size, lr=lr, seed=seed, precision=precision, compile=compile)
     show_training(train_clip(preset, out, leave_out=leave_out, **run), out)
+
+
+@app.command(
+    "autoencoder",
+    epilog=examples(
+        "dlcv train autoencoder                                   (what ships: three quarters of an hour)",
+        "dlcv train autoencoder --preset tiny --out runs/tiny_autoencoder",
+    ),
+)
+def autoencoder(
+    preset: Annotated[Literal["small", "tiny"], Option(help="small ships, tiny is a quick trial")] = "small",
+    out: options.RunFolder = Path("runs/autoencoder"),
+    resume: options.Resume = False,
+    steps: options.Steps = None,
+    batch_size: options.TrainBatchSize = None,
+    lr: options.LearningRate = None,
+    seed: options.TrainSeed = 0,
+    precision: options.Precision = None,
+    compile: options.Compile = False,
+    device: options.Device = None,
+    checkpoint_every: options.CheckpointEvery = 500,
+    preview_every: options.PreviewEvery = 1000,
+) -> None:
+    """Train the autoencoder of the small text-to-image model, on the emoji world."""
+    from ..emoji.autoencoder_training import train_autoencoder
+
+    run = {"resume": resume, "device": device, "checkpoint_every": checkpoint_every, "preview_every": preview_every}
+    run |= given(steps=steps, batch_size=batch_size, lr=lr, seed=seed, precision=precision, compile=compile)
+    show_training(train_autoencoder(preset, out, **run), out, "model")
