@@ -50,7 +50,7 @@ class AutoencoderRecipe:
     - channels: at 64×64, 32×32 and 16×16 pixels; latents: channels of a latent.
 
     >>> AUTOENCODERS["small"].latents
-    4
+    8
     """
 
     channels: tuple[int, ...]
@@ -86,7 +86,7 @@ OURS: Mapping[str, Any] = {"weight_decay": 0.0, "clip_grad": 1.0, "precision": "
 AUTOENCODERS: Mapping[str, AutoencoderRecipe] = {
     # what ships: some forty-five minutes on one CPU core with quick bfloat16
     "small": AutoencoderRecipe(
-        (16, 32, 64), 4, 20_000, RunConfig(steps=10_000, batch_size=12, lr=2e-3, ema_decay=0.998, **OURS)
+        (16, 32, 64), 8, 20_000, RunConfig(steps=12_000, batch_size=8, lr=2e-3, ema_decay=0.998, decay=0.6, **OURS)
     ),
     # three minutes, for looking around
     "tiny": AutoencoderRecipe(
@@ -124,7 +124,7 @@ def reconstruction_loss(x: Tensor, found: Tensor) -> Tensor:
 
 
 class InTraining(nn.Module):
-    """An autoencoder as it is trained: pictures and noise to reconstructions, and the mean and log σ² of the latents."""
+    """An autoencoder as it is trained: pictures and noise to reconstructions, and μ and ln σ² of the latents."""
 
     def __init__(self, autoencoder: nn.Module):
         super().__init__()
