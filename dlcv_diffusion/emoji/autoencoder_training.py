@@ -6,6 +6,7 @@ small that it does little more than keep the latents near zero; without their ad
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,9 @@ from ..errors import check
 from ..evaluation.psnr import psnr
 from ..files import staging_folder
 from ..images.pixels import to_uint8, to_x0
-from ..models.foreign import quietly
 from ..models.registry import plain
 from ..models.text_to_image.latents import decode, downsampling, encode
+from ..models.text_to_image.saving import write_half
 from ..samplers import evaluating
 from ..training.checkpoints import short_hash
 from ..training.config import RunConfig
@@ -173,9 +174,7 @@ def standardised(autoencoder: Any, images: Tensor) -> Any:
     >>> standardised(autoencoder, images).config.scaling_factor   # doctest: +SKIP
     1.0
     """
-    with quietly():
-        copy = type(autoencoder).from_config(autoencoder.config).to(autoencoder.device)
-        copy.load_state_dict(autoencoder.state_dict())
+    copy = deepcopy(autoencoder).eval()
     z = encode(copy, images)
     std, mean = torch.std_mean(z / copy.config.scaling_factor, (0, 2, 3), correction=0)
     std, count = std.clamp(min=1e-6), len(std)
@@ -187,7 +186,7 @@ def standardised(autoencoder: Any, images: Tensor) -> Any:
         after.bias += after.weight[:, :, 0, 0] @ mean
         after.weight *= std[None, :, None, None]
     copy.register_to_config(scaling_factor=1.0)
-    return copy.eval()
+    return copy
 
 
 def write_autoencoder(autoencoder: Any, folder: str | Path, facts: Mapping[str, Any]) -> None:
@@ -197,15 +196,8 @@ def write_autoencoder(autoencoder: Any, folder: str | Path, facts: Mapping[str, 
 
     >>> write_autoencoder(autoencoder, "runs/autoencoder/model", {})   # doctest: +SKIP
     """
-    with quietly():
-        half = type(autoencoder).from_config(autoencoder.config)
-        half.load_state_dict(autoencoder.state_dict())
-        half = half.half()
-    finite = all(weight.isfinite().all() for weight in half.state_dict().values())
-    check(finite, f"the autoencoder's weights for '{folder}' are not finite; train with a lower learning rate")
     with staging_folder(folder) as staging:
-        with quietly():
-            half.save_pretrained(staging)
+        write_half(autoencoder, staging)
         (staging / "facts.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
