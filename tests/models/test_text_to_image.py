@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from single_files import single_file
 from small_pipelines import sd1, small_text_encoder, small_unet_2d, write_sd1  # noqa: F401 – a fixture
 from small_runs import generator, one_thread  # noqa: F401 – for every test here
 
@@ -165,3 +166,58 @@ def test_parts_of_other_models(tmp_path):
         folder = write_sd1(tmp_path / said[:9].strip(), **{name: part})
         with pytest.raises(UserError, match=said):
             load_text_to_image(folder, "cpu")
+
+
+# --- the original single file -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
+def test_a_single_file_is_the_same_model(sd1, tmp_path, suffix):  # noqa: F811
+    from safetensors.torch import save_file
+
+    sd, path = load_text_to_image(sd1, "cpu"), tmp_path / f"small{suffix}"
+    state = single_file(sd.unet, sd.autoencoder, sd.text_encoder)
+    if suffix == ".ckpt":
+        torch.save({"state_dict": state, "global_step": 470_000}, path)
+    else:
+        save_file(state, path)
+    found = load_text_to_image(path, "cpu", config=sd1)
+    assert found.name == "small" and found.schedule == sd.schedule and found.prediction == "eps"
+    for part in ("unet", "autoencoder", "text_encoder"):
+        wanted = getattr(sd, part).state_dict()
+        assert all(torch.equal(value, wanted[name]) for name, value in getattr(found, part).state_dict().items()), part
+    z, t = seeded_noise((1, 4, 8, 8), [0]), torch.tensor([500])
+    ours, wanted = (each(z, t, each.encode_prompts(PROMPTS[:1])) for each in (found, sd))
+    assert torch.allclose(ours, wanted, atol=1e-5)
+
+
+def test_a_ckpt_that_names_lightnings_classes_is_read_and_one_that_names_others_is_not(sd1, tmp_path, monkeypatch):  # noqa: F811
+    import sys
+    from types import ModuleType
+
+    sd = load_text_to_image(sd1, "cpu")
+    state = single_file(sd.unet, sd.autoencoder, sd.text_encoder)
+    for module, read in (("pytorch_lightning.callbacks.model_checkpoint", True), ("mischief", False)):
+        path, made = tmp_path / f"{module}.ckpt", ModuleType(module)
+        made.ModelCheckpoint = type("ModelCheckpoint", (), {"__module__": module})
+        with monkeypatch.context() as patch:
+            for place in range(len(parts := module.split("."))):
+                name = ".".join(parts[: place + 1])
+                patch.setitem(sys.modules, name, made if name == module else ModuleType(name))
+            torch.save({"state_dict": state, "callbacks": {made.ModelCheckpoint: {"best": 1.0}}}, path)
+        if read:
+            assert load_text_to_image(path, "cpu", config=sd1).shape == sd.shape
+        else:
+            with pytest.raises(UserError, match="cannot be read as Stable Diffusion's"):
+                load_text_to_image(path, "cpu", config=sd1)
+
+
+def test_a_single_file_without_its_configs_or_with_others(tmp_path, monkeypatch):
+    from dlcv_diffusion.models.text_to_image import loading
+
+    monkeypatch.setattr(loading, "hub_answers", lambda: False)
+    torch.save({"state_dict": {}}, tmp_path / "empty.ckpt")
+    with pytest.raises(UserError, match="the configs that belong to .* are not here, and there is no network"):
+        load_text_to_image(tmp_path / "empty.ckpt", "cpu")
+    with pytest.raises(UserError, match="holds no model_index.json; give the folder of such a pipeline"):
+        load_text_to_image(tmp_path / "empty.ckpt", "cpu", config=tmp_path)

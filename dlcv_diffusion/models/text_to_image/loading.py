@@ -1,6 +1,7 @@
 """One door to every latent text-to-image model: what ships, a folder of diffusers, a single file, a name on the hub."""
 
 import os
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -110,13 +111,33 @@ def _single_file(path: str, config: str | Path | None) -> Any:
     said = "give the .safetensors of the same weights, or another config"
     with quietly():
         try:
-            return StableDiffusionPipeline.from_single_file(path, **options)
+            with named_alone(path):
+                return StableDiffusionPipeline.from_single_file(path, **options)
         except Exception as error:
             alone = config is None and not hub_answers()
             where = f"the configs that belong to '{path}' are not here, and there is no network; {advice}"
             check(not alone, where)
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"'{path}' cannot be read as Stable Diffusion's ({reason}); {said}") from error
+
+
+class Named:
+    """What stands for a class that a checkpoint names and nothing here needs."""
+
+
+def named_alone(path: str) -> AbstractContextManager:
+    """Inside, classes of pytorch-lightning that a `.ckpt` names, as `sd-v1-4.ckpt` does, are read as empty ones.
+
+    torch would refuse the file otherwise, as it does where any other class is named. Nothing in it is run.
+
+    >>> with named_alone("sd-v1-4.ckpt"):                    # doctest: +SKIP
+    ...     torch.load("sd-v1-4.ckpt", weights_only=True)
+    """
+    names: list[str] = []
+    with suppress(Exception):  # of a file that is no checkpoint, which its reader says better
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    ours = [(Named, name) for name in names if name.startswith(("pytorch_lightning.", "lightning."))]
+    return torch.serialization.safe_globals(ours)
 
 
 def _options() -> dict[str, Any]:
