@@ -204,8 +204,10 @@ def train_text_to_image(
     side = frozen.config.sample_size // 2 ** (len(frozen.config.block_out_channels) - 1)
     latent = (frozen.config.latent_channels, side, side)
     unet = recipe.build(latent, read.config.text_width, config.seed)
+    begun = {}
     if init is not None:
         start_from(unet, init)
+        begun = {"init_hash": short_hash(unet.state_dict().values())}
     parts = unet, frozen, text_model(read), text_tokenizer(read)
     drawing = TextToImage(*parts, SCHEDULE, config.prediction, name=f"text-to-image-{preset}").eval()
     for part in (frozen, drawing.text_encoder):
@@ -215,7 +217,7 @@ def train_text_to_image(
     pool = pool_of(drawing, world, recipe.scenes, config.seed, device, fast)
     objective = TextToImageObjective(drawing, read, pool, config)
     facts = {"name": drawing.name, "things": [name for name in world.core if name not in world.held_out_things]}
-    facts |= {"artists": list(CALM.artists), "shares": dict(SHARES), "init": init and str(init)}
+    facts |= {"artists": list(CALM.artists), "shares": dict(SHARES), **begun}
     return run(objective, config, out, metadata=facts, preview=Preview(drawing), **options)
 
 
@@ -252,9 +254,8 @@ def start_from(unet: nn.Module, folder: str | Path) -> None:
 def _clip(clip: str | Path) -> SmallClip:
     shipped = CLIPS.get(str(clip))
     trained = "train it by `dlcv train clip`, and give runs/clip/model.safetensors (clip, --clip)"
-    check(
-        not shipped or os.path.exists(shipped), f"the weights of the CLIP '{clip}' are not in this version; {trained}"
-    )
+    here = not shipped or os.path.exists(shipped)
+    check(here, f"the weights of the CLIP '{clip}' are not in this version; {trained}")
     return read_small_clip(shipped or clip)
 
 
