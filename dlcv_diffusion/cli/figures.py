@@ -90,7 +90,7 @@ def _faces(options: Mapping[str, Any], seed: int, device: str | None) -> Draw:
 
 def _zero_shot(options: Mapping[str, Any], seed: int, device: str | None) -> Draw:
     from ..zero_shot import load_clip, load_pictures
-    from ..zero_shot.figures import write_zero_shot_figures
+    from ..zero_shot.report import write_zero_shot_figures
 
     pictures = load_pictures(options["pictures"])  # before weights are read
     clip = load_clip(options["clip"], options["pretrained"], device)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from .figures import PALE, bar_colours, shown
+from .figures import PALE, bar_colours, percent, shown
 
 BOX = 224
 """Screen pixels of the square that a picture is shown in."""
@@ -51,17 +51,6 @@ def bars_html(
     opacity = ";opacity:.4" if faded else ""
     table = f'<table aria-label="probabilities" style="{TABLE}{opacity}">{more if left_out else ""}{head}'
     return f"{table}<tbody>{''.join(rows)}</tbody></table>"
-
-
-def percent(share: float) -> str:
-    """A probability as it is written: a softmax gives neither 0 nor 1.
-
-    >>> percent(0.5), percent(0.99999), percent(1e-7)
-    ('50.0 %', '> 99.9 %', '< 0.1 %')
-    """
-    if 0.0005 <= share < 0.9995:
-        return f"{100 * share:.1f} %"
-    return "< 0.1 %" if share < 0.5 else "> 99.9 %"
 
 
 def picture_html(picture: Image.Image, name: str) -> str:

@@ -1,22 +1,15 @@
 """Zero-shot in pictures: what resembles what, and cases with their most probable classes."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
 from ..errors import check
-from ..figures.page import MARGIN, PAGE, Facts, ReportFigure, save_figure, style
-from ..files import staging_folder
-from ..models.clip import Clip
-from ..training.objective import generator_of
-from .classify import class_embeddings, classify
+from ..figures.page import MARGIN, PAGE, Facts, ReportFigure, style
 from .pictures import Pictures
-from .result import Case, ZeroShotResult
-from .search import picture_features
+from .result import Case
 
 RIGHT, WRONG, UNKNOWN, OTHER = "#0072B2", "#D55E00", "#CC79A7", "#BBBBBB"
 """Of bars: the true class, the class that was read and is not it, the class that was read where the true one is not
@@ -67,11 +60,14 @@ def cases_figure(
     caption: str = "Blue: the true class. Orange: read instead of it",
     *,
     columns: int = 2,
+    heads: Sequence[str] = (),
     facts: Facts | None = None,
 ) -> ReportFigure:
-    """Pictures, each with the bars of its most probable classes, their probabilities, and the file's name above.
+    """Pictures, each with the bars of its most probable classes, their probabilities, and above it the file's name and
+    the true class.
 
-    - cases: of `ZeroShotResult.cases`; pictures: those that were classified.
+    - cases: of `ZeroShotResult.cases`, down the columns; pictures: those that were classified.
+    - heads: what stands above each column.
 
     Raises `UserError` for no case, and for one that is not among the pictures.
 
@@ -82,11 +78,13 @@ def cases_figure(
     unknown = next((case.file for case in cases if case.file not in places), None)
     check(unknown is None, f"'{unknown}' is not among the pictures; give those that were classified")
     rows, across = -(-len(cases) // columns), PAGE // columns
-    top = 34 if title else MARGIN
+    top = (34 if title else MARGIN) + (18 if heads else 0)
     with style():
         fig = ReportFigure(across * columns, top + rows * ROW + MARGIN, caption=caption, facts=facts)
         if title:
             fig.write(MARGIN, 16, title, size=10, weight="bold", va="center")
+        for column, name in enumerate(heads):
+            fig.write(column * across + MARGIN, top - 9, name, size=9, va="center", parse_math=False)
         for number, case in enumerate(cases):
             left, above = number // rows * across + MARGIN, top + number % rows * ROW
             _picture(fig, pictures.read(places[case.file]), f"{case.file}: {case.true}", left, above + 16)
@@ -164,6 +162,18 @@ def bar_colours(words: Sequence[str], values: Sequence[float], true: str | None)
     return [RIGHT if word == true else first if word == top else OTHER for word in words]
 
 
+def percent(share: float, digits: int = 1) -> str:
+    """A probability as it is written: a softmax gives neither 0 nor 1.
+
+    >>> percent(0.5), percent(0.99999), percent(1e-7), percent(0.995, 0)
+    ('50.0 %', '> 99.9 %', '< 0.1 %', '> 99 %')
+    """
+    least = 10.0**-digits
+    if least / 2 <= 100 * share < 100 - least / 2:
+        return f"{100 * share:.{digits}f} %"
+    return f"< {least:g} %" if share < 0.5 else f"> {100 - least:g} %"
+
+
 def _picture(fig: ReportFigure, picture: Image.Image, name: str, left: float, top: float) -> None:
     """A picture in a square, with a name above it."""
     small = picture.resize((2 * SIDE, 2 * SIDE), Image.Resampling.BICUBIC)
@@ -181,80 +191,6 @@ def _bars(
     axes = fig.place(left, top, width, height)
     for number, (name, value, colour) in enumerate(bars):
         axes.barh(number, value, height=0.86, color=colour, alpha=PALE)
-        axes.text(0.015, number, f"{name}  {value:.0%}", size=min(8.0, step / 2), va="center", parse_math=False)
+        axes.text(0.015, number, f"{name}  {percent(value, 0)}", size=min(8.0, step / 2), va="center", parse_math=False)
     axes.set(xlim=(0, 1), ylim=(len(bars) - 0.5, -0.5))
     axes.set_axis_off()
-
-
-def one_of_each(pictures: Pictures, count: int = 24, seed: int = 0) -> list[int]:
-    """Rows of one picture each of `count` classes, or of all where there are fewer, chosen at random by `seed`.
-
-    >>> pictures = Pictures.of(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), [0, 1, 1, 1], ["fox", "owl"])
-    >>> [pictures.labels[row].item() for row in one_of_each(pictures)]
-    [0, 1]
-    """
-    order = torch.randperm(len(pictures), generator=generator_of(seed))
-    rows = {int(pictures.labels[row]): int(row) for row in order}
-    chosen = torch.tensor(sorted(rows))[torch.randperm(len(rows), generator=generator_of(seed, 1))[:count]]
-    return [rows[label] for label in chosen.sort().values.tolist()]
-
-
-def classes_figure(clip: Clip, pictures: Pictures, *, count: int = 24, seed: int = 0) -> ReportFigure:
-    """The similarity of one picture of each class to the names of these classes, by the course's template.
-
-    >>> fig = classes_figure(load_clip("emoji"), load_pictures("emoji"))   # doctest: +SKIP
-    """
-    rows = one_of_each(pictures, count, seed)
-    read, features = picture_features(clip, pictures.subset(rows))
-    labels = [int(pictures.labels[rows[row]]) for row in read]
-    texts = class_embeddings(clip, pictures.classes).cpu()[labels]
-    nearest = (features @ texts.T).argmax(1) == torch.arange(len(labels))
-    caption = f"Rows: a picture of each of {len(labels)} classes; columns: their names, in the same order. "
-    caption += f"The nearest of these names is the right one for {int(nearest.sum())}"
-    facts = {"model": clip.name, "pictures": pictures.source, "seed": seed}
-    return similarity_figure({"pictures and names": features @ texts.T}, "", caption, facts=facts)
-
-
-def result_figure(
-    found: ZeroShotResult, pictures: Pictures, right: int = 5, wrong: int = 5, seed: int = 0
-) -> ReportFigure:
-    """`cases_figure` of some cases of a result, chosen by `seed`, with the accuracy above them.
-
-    >>> fig = result_figure(found, pictures)   # doctest: +SKIP
-    """
-    title = f"Accuracy {found.accuracy:.2%} of {found.count:,} pictures, {len(found.classes)} classes"
-    how = found.templates[0] if len(found.templates) == 1 else f"{len(found.templates)}, in an ensemble"
-    facts = {"model": found.model, "pictures": found.source, "template": how, "seed": seed}
-    return cases_figure(found.cases(right, wrong, seed), pictures, title, facts=facts)
-
-
-def write_zero_shot_figures(
-    out: str | Path,
-    clip: Clip,
-    pictures: Pictures,
-    *,
-    templates: str | Sequence[str] = "single",
-    seed: int = 0,
-    progress: bool = False,
-) -> list[Path]:
-    """The report's figures and table for Problem 3's first half; returns their paths.
-
-    `zero_shot_similarity.png`, `zero_shot_cases.png`: see `classes_figure` and `result_figure`; `zero_shot_cases.csv`:
-    file name, class read and true class of five pictures that were read right and five that were not.
-
-    - templates, progress: those of `classify`. seed: of the choice of pictures.
-
-    The files appear when all are made. Raises `UserError` where `out` cannot be written, and as `classify` does.
-
-    >>> write_zero_shot_figures("figures", load_clip("emoji"), load_pictures("emoji"))   # doctest: +SKIP
-    """
-    found = classify(clip, pictures, templates=templates, progress=progress)
-    figures = {
-        "zero_shot_similarity.png": classes_figure(clip, pictures, seed=seed),
-        "zero_shot_cases.png": result_figure(found, pictures, seed=seed),
-    }
-    with staging_folder(out) as staging:
-        for name, figure in figures.items():
-            save_figure(figure, staging / name)
-        found.write_cases(staging / "zero_shot_cases.csv", seed=seed)
-    return [Path(out) / name for name in (*figures, "zero_shot_cases.csv")]

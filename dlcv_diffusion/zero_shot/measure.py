@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..emoji.captions import SINGLE, TEMPLATES, phrase
 from ..emoji.scenes import FULL, Kind, Variety
@@ -17,9 +18,8 @@ from ..errors import check
 from ..evaluation.calibration import expected_calibration_error
 from ..models.clip import Clip
 from ..training.objective import generator_of
-from .classify import class_embeddings, classify, scores
+from .classify import class_embeddings, scores
 from .pictures import world_pictures
-from .result import ZeroShotResult
 from .search import picture_features
 
 
@@ -48,15 +48,16 @@ def questions(artists: Sequence[str] = (), trained: Sequence[str] = FULL.artists
     >>> [question.name for question in questions(["openmoji"])][-1]
     'artist openmoji'
     """
-    seen = Variety(artists=tuple(trained))
+    seen, plain = Variety(artists=tuple(trained)), {"white": 0.5, "colour": 0.5}
     found = [
         Question("unseen scenes, all things", "unseen", variety=seen),
         Question("unseen scenes", "unseen", 50, variety=seen),
+        Question("unseen scenes, plain", "unseen", 50, plain, seen),
+        Question("unseen scenes, in a style", "unseen", 50, {"style": 1.0}, seen),
         Question("held-out pairs", "held_out_pairs", 50, variety=seen),
         Question("held-out style", "held_out_style", 50, variety=seen),
         Question("held-out things", "held_out_things", variety=seen),
     ]
-    plain = {"white": 0.5, "colour": 0.5}
     for artist in artists:
         found.append(Question(f"artist {artist}", "unseen", 50, plain, Variety(artists=(artist,))))
     return found
@@ -73,24 +74,26 @@ def ask(clip: Clip, world: World, question: Question, count: int = 2_000, seed: 
     asked, _ = world_pictures(world, question.split, count, seed, kinds=question.kinds, variety=question.variety)
     ways = len(asked.classes) if question.ways is None else min(question.ways, len(asked.classes))
     row = {"question": question.name, "ways": ways, "chance": 1 / ways, "count": count}
-    texts = [phrase(world, name) for name in asked.classes]
+    texts, (_, features) = [phrase(world, name) for name in asked.classes], picture_features(clip, asked)
     for name, templates in (("single", [SINGLE]), ("ensemble", TEMPLATES)):
-        found = classify(clip, asked, texts, templates, batch_size=256)
-        row[name] = among(found, ways, seed)
+        p = scores(clip, features, class_embeddings(clip, texts, templates).cpu())
+        row[name] = among(p, asked.labels, ways, seed)
     return row
 
 
-def among(found: ZeroShotResult, ways: int, seed: int) -> dict[str, float]:
+def among(probabilities: Tensor, labels: Tensor, ways: int, seed: int) -> dict[str, float]:
     """Accuracy and calibration error where each picture is told among so many classes, its own and others at random.
 
-    >>> among(found, 50, seed=0)   # doctest: +SKIP
+    - probabilities: (N, K), K ≥ ways; labels: (N,) int64.
+
+    >>> among(found.probabilities, found.labels, 50, seed=0)   # doctest: +SKIP
     {'accuracy': 0.98, 'calibration_error': 0.01}
     """
-    count, classes = found.probabilities.shape
+    count, classes = probabilities.shape
     order = torch.rand(count, classes, generator=generator_of(seed, 3))
-    order.scatter_(1, found.labels[:, None], 2.0)
+    order.scatter_(1, labels[:, None], 2.0)
     chosen = order.topk(ways, dim=1).indices.flip(1)  # its own comes last, so that a tie is no success
-    p = found.probabilities.double().gather(1, chosen)
+    p = probabilities.double().gather(1, chosen)
     p = p / p.sum(1, keepdim=True).clamp(min=1e-300)  # all are 0 where a class that was not chosen has everything
     own = torch.full((count,), ways - 1)
     right = (p.argmax(1) == own).double().mean().item()

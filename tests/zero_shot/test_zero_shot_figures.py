@@ -10,7 +10,8 @@ from small_runs import one_thread  # noqa: F401 – for every test here
 from dlcv_diffusion import UserError
 from dlcv_diffusion.figures import read_facts, save_figure
 from dlcv_diffusion.zero_shot import classify, load_clip, load_pictures
-from dlcv_diffusion.zero_shot.figures import cases_figure, one_of_each, similarity_figure, write_zero_shot_figures
+from dlcv_diffusion.zero_shot.figures import cases_figure, percent, similarity_figure
+from dlcv_diffusion.zero_shot.report import one_of_each, write_zero_shot_figures
 
 
 def test_cases_are_drawn_with_their_bars(tmp_path, clip_file):  # noqa: F811
@@ -20,7 +21,7 @@ def test_cases_are_drawn_with_their_bars(tmp_path, clip_file):  # noqa: F811
     cases = found.cases(2, 3)
     fig = cases_figure(cases, pictures, "Zero-shot", facts={"model": found.model, "seed": 0})
     shown = [text.get_text() for axes in fig.axes for text in axes.texts]
-    assert all(f"{name}  {value:.0%}" in shown for case in cases for name, value in case.top)
+    assert all(f"{name}  {percent(value, 0)}" in shown for case in cases for name, value in case.top)
     assert [text.get_text() for text in fig.texts][1:] == [f"{case.file}: {case.true}" for case in cases]
     path = save_figure(fig, tmp_path / "cases.png")
     assert read_facts(path) == {"model": "small", "seed": 0}
