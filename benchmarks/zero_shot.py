@@ -7,6 +7,7 @@ a time, and with our batch size. Weights are random, of two sizes: a small ViT, 
 is needed for; the shipped CLIP has a ResNet, which transformers does not have, and is timed beside them alone.
 """
 
+import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,9 +18,10 @@ from side_by_side import Page, arguments, in_turns, machine, ratio, table
 
 from dlcv_diffusion.emoji.clip_data import world_merges
 from dlcv_diffusion.emoji.world import load_world
+from dlcv_diffusion.errors import check
 from dlcv_diffusion.models.clip.small import SmallClip, SmallClipConfig, build_small_clip
 from dlcv_diffusion.models.clip.to_transformers import write_transformers_folder
-from dlcv_diffusion.zero_shot import classify, load_clip
+from dlcv_diffusion.zero_shot import classify, load_clip, load_pictures
 from dlcv_diffusion.zero_shot.pictures import Pictures, world_pictures
 from dlcv_diffusion.zero_shot.templates import COURSE
 
@@ -30,31 +32,25 @@ SMALL = {"vision_layers": 6, "vision_width": 192, "head_width": 48, "patch_size"
 TINY = {"vision_layers": 2, "vision_width": 32, "head_width": 16, "patch_size": 16, "context": 24}
 
 
-def written(folder: Path, pictures: Pictures) -> list[Path]:
-    """The pictures as PNG files."""
-    paths = [folder / name for name in pictures.files]
-    for row, path in enumerate(paths):
-        pictures.read(row).save(path)
-    return paths
+def written(folder: Path, pictures: Pictures) -> Pictures:
+    """The pictures as a folder in the course's layout, opened again from there."""
+    for row, name in enumerate(pictures.files):
+        pictures.read(row).save(folder / name)
+    names = {str(label): name for label, name in enumerate(pictures.classes)}
+    (folder / "id2label.json").write_text(json.dumps(names), encoding="utf-8")
+    return load_pictures(folder)
 
 
-def in_files(paths: Sequence[Path], pictures: Pictures) -> Pictures:
-    """The same pictures, opened from their files as `load_pictures` of a folder does."""
-    from dlcv_diffusion.images.pictures import open_picture
-
-    return Pictures(pictures.files, pictures.labels, pictures.classes, lambda row: open_picture(paths[row], ""))
-
-
-def side_by_side(name: str, folder: Path, pictures: Pictures, paths: Sequence[Path], repeats: int) -> list[list[str]]:
+def side_by_side(
+    name: str, folder: Path, pictures: Pictures, paths: Sequence[Path], repeats: int, device: str
+) -> list[list[str]]:
     """Rows of the table: ours, in float32 and `fast`, and the pipeline in two batch sizes, on one folder of weights."""
     from transformers import pipeline
     from transformers.utils import logging
 
     logging.set_verbosity_error()
-    clip, theirs = (
-        load_clip(folder, device="cpu"),
-        pipeline("zero-shot-image-classification", str(folder), device="cpu"),
-    )
+    clip = load_clip(folder, device=device)
+    theirs = pipeline("zero-shot-image-classification", str(folder), device=device)
     words = {"candidate_labels": list(pictures.classes), "hypothesis_template": COURSE}
     files, found = [str(path) for path in paths], {}
 
@@ -72,6 +68,7 @@ def side_by_side(name: str, folder: Path, pictures: Pictures, paths: Sequence[Pa
     p = [{each["label"]: each["score"] for each in answer} for answer in found["theirs"]]
     p = torch.tensor([[answer[label] for label in pictures.classes] for answer in p])
     apart = (p - found["ours"].probabilities).abs().max().item()
+    check(apart < 1e-4, f"ours and the pipeline's probabilities differ by {apart:.1e}; they should be the same")
     reference = seconds[f"transformers' pipeline, {BATCH} at a time"]
     rows = []
     for job, taken in seconds.items():
@@ -82,7 +79,9 @@ def side_by_side(name: str, folder: Path, pictures: Pictures, paths: Sequence[Pa
 
 
 def main() -> None:
-    args = arguments(__doc__.splitlines()[0], repeats=5).parse_args()
+    parser = arguments(__doc__.splitlines()[0], repeats=5)
+    parser.add_argument("--device", default="cpu", help="cpu, by default, or cuda")
+    args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
     page, world = Page(args.out), load_world()
@@ -95,17 +94,19 @@ def main() -> None:
     few = drawn.subset(rows_of)
     asked = Pictures(few.files, few.labels, classes, few.read)
     words = f"{len(asked)} PNG files of 64×64, {len(classes)} classes, medians of {repeats} rounds"
-    page.add(f"# Zero-shot classification\n\n{machine()}\n\n{words}")
+    page.add(f"# Zero-shot classification\n\n{machine(args.device)}\n\n{words}")
     rows = []
     with TemporaryDirectory() as scratch:
-        paths = written(Path(scratch), asked)
-        opened = in_files(paths, asked)
+        images = Path(scratch) / "images"
+        images.mkdir()
+        opened = written(images, asked)
+        paths = [images / name for name in opened.files]
         for name, size in sizes.items():
             config, folder = SmallClipConfig(**size), Path(scratch) / name.replace("/", "_")
             write_transformers_folder(SmallClip(build_small_clip(config, merges), config, merges, {}), folder)
-            rows += side_by_side(name, folder, opened, paths, repeats)
+            rows += side_by_side(name, folder, opened, paths, repeats, args.device)
         if not args.quick:
-            clip = load_clip("emoji", device="cpu")
+            clip = load_clip("emoji", device=args.device)
             jobs = {"ours": lambda: classify(clip, opened), "ours, fast": lambda: classify(clip, opened, fast=True)}
             for job, taken in in_turns(jobs, repeats).items():
                 rows.append(["shipped (ResNet)", job, f"{len(paths) / statistics.median(taken):,.0f}", "", ""])

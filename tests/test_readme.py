@@ -56,8 +56,15 @@ def assert_right(images: torch.Tensor, rel: float = 0.15) -> None:
     assert images.std().item() == pytest.approx(STD, rel=rel)
 
 
-def test_there_are_three_blocks():
-    assert [name in block for name, block in zip(["digits", "faces", "mine"], BLOCKS, strict=True)] == [True] * 3
+def test_there_are_four_blocks():
+    assert [name in block for name, block in zip(["digits", "faces", "mine", "clip"], BLOCKS, strict=True)] == [
+        True
+    ] * 4
+
+
+def test_zero_shot_as_it_stands():
+    found = run(BLOCKS[3])["found"]
+    assert found.count == 500 and found.accuracy > 0.9 and len(found.cases(right=5, wrong=5)) == 10
 
 
 def test_digits_as_they_stand():

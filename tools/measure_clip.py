@@ -39,11 +39,15 @@ def main(arguments: list[str] | None = None) -> None:
     add("--out", type=Path, default=None, help="JSON to add the rows to")
     args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
+    old = measured_clip(args.out) if args.out and args.out.exists() else []
     extra = dict(each.partition("=")[::2] for each in args.extra)
     check(all(extra.values()), "--extra takes NAME=FOLDER, such as sixth=sixth_artist/")
     world, clip = load_world(extra or None), load_clip(args.weights, args.pretrained, args.device)
+    trained = list(clip.facts.get("artists", FULL.artists))
+    seen = [name for name in args.artists if name in trained and "artists" in clip.facts]
+    check(not seen, f"'{clip.name}' was trained on {', '.join(seen)}; give artists that it does not know")
     unseen = [*args.artists, *extra]
-    trained = [name for name in clip.facts.get("artists", FULL.artists) if name not in unseen]
+    trained = [name for name in trained if name not in unseen]
     asked = tqdm(questions(unseen, trained), disable=None)
     rows = [ask(clip, world, question, args.count, args.seed) for question in asked]
     relatives = ranks_of_relatives(clip, world, min(args.count, 800), args.seed)
@@ -51,9 +55,8 @@ def main(arguments: list[str] | None = None) -> None:
     for thing, found in relatives.items():
         print(f"{thing}: rank {found['own']}, a relative's {found['relative']}; read as {found['read_as']}")
     if args.out:
-        new = [{"trained": trained, **row} for row in rows]
+        new = [{"trained": trained, "seed": args.seed, **row} for row in rows]
         mine = [(row["trained"], row["question"]) for row in new]
-        old = measured_clip(args.out) if args.out.exists() else []
         kept = [row for row in old if (row["trained"], row["question"]) not in mine]
         lines = ",\n".join(json.dumps(row) for row in (*kept, *new))
         with atomic_write(args.out) as temporary:

@@ -22,7 +22,7 @@ Problem = Literal["digits", "faces", "zero-shot"]
 OPTIONS: Mapping[Problem, Sequence[str]] = {
     "digits": ["weights"],
     "faces": ["face_weights", "unet_py", "noises", "preset", "steps"],
-    "zero-shot": ["clip", "pretrained", "pictures"],
+    "zero-shot": ["pictures", "labels", "clip", "pretrained", "quick_gelu", "templates"],
 }
 """Whose they are; `out`, `seed` and `device` are everybody's."""
 
@@ -32,18 +32,27 @@ Draw = Callable[[Path], list[Path]]
 
 def figures(
     context: typer.Context,
-    out: Annotated[Path, Option(help="folder for the PNG files")] = Path("figures"),
+    out: Annotated[Path, Option(help="folder for the PNG files and the table")] = Path("figures"),
     only: Annotated[Problem | None, Option(help="one of the problems; all by default")] = None,
     weights: options.Weights = "digits",
     face_weights: options.FaceWeights = "faces",
     unet_py: options.UnetPy = None,
     noises: Annotated[Path | None, Option(help="folder with 00.pt … 03.pt for the faces, instead of seeds")] = None,
-    seed: Annotated[int, Option(help="of the first column; the next take SEED + 1 …; k.pt takes SEED + k", **SEED)] = 0,
+    seed: Annotated[
+        int,
+        Option(
+            help="of a figure's first column, the next take SEED + 1 …; of k.pt, SEED + k; of the choice of cases",
+            **SEED,
+        ),
+    ] = 0,
     preset: options.FacesPreset = "paper",
     steps: options.FacesSteps = None,
-    clip: Annotated[str, Option(help="emoji, a name of open_clip's, a folder, or hf-hub:owner/name")] = "emoji",
-    pretrained: Annotated[str | None, Option(help="a tag of the CLIP's weights, such as openai, or a file")] = None,
     pictures: Annotated[str, Option(help="to classify: emoji, or the course's clip_zeroshot")] = "emoji",
+    labels: Annotated[Path | None, Option(help="id2label.json of the pictures; beside them by default")] = None,
+    clip: options.Clip = "emoji",
+    pretrained: options.Pretrained = None,
+    quick_gelu: options.QuickGelu = None,
+    templates: options.Templates = "single",
     device: options.Device = None,
 ) -> None:
     """Draw the report's figures."""
@@ -58,9 +67,9 @@ def figures(
         "faces": lambda: _faces(context.params, seed, device),
         "zero-shot": lambda: _zero_shot(context.params, seed, device),
     }
-    wanted = [begin() for problem, begin in draw.items() if only in (None, problem)]  # all weights, then all figures
+    drawing = [begin() for problem, begin in draw.items() if only in (None, problem)]  # all weights, then all figures
     with staging_folder(out) as staging:  # all of them or none
-        paths = [path for draw in wanted for path in draw(staging)]
+        paths = [path for problem in drawing for path in problem(staging)]
     for path in paths:
         print(out / path.name)
 
@@ -73,25 +82,28 @@ def _digits(weights: str, seed: int, device: str | None) -> Draw:
     return lambda folder: write_digit_figures(folder, model, seed=seed)
 
 
-def _faces(options: Mapping[str, Any], seed: int, device: str | None) -> Draw:
+def _faces(wanted: Mapping[str, Any], seed: int, device: str | None) -> Draw:
     from ..denoiser import load_denoiser
     from ..faces.figures import write_face_figures
     from ..faces.noises import noise_files, read_noises
     from ..faces.sampling import PRESETS, check_noises
 
-    config = replace(PRESETS[options["preset"]], **given(steps=options["steps"]))
-    denoise = load_denoiser(options["face_weights"], unet_py=options["unet_py"], device=device)
+    config = replace(PRESETS[wanted["preset"]], **given(steps=wanted["steps"]))
+    denoise = load_denoiser(wanted["face_weights"], unet_py=wanted["unet_py"], device=device)
     how: dict[str, Any] = {"seed": seed, "config": config, "progress": True}
-    if folder := options["noises"]:
+    if folder := wanted["noises"]:
         how |= {"noises": read_noises(folder), "names": [path.stem for path in noise_files(folder)]}
         check_noises(denoise, how["noises"])
     return lambda folder: write_face_figures(folder, denoise, **how)
 
 
-def _zero_shot(options: Mapping[str, Any], seed: int, device: str | None) -> Draw:
-    from ..zero_shot import load_clip, load_pictures
+def _zero_shot(wanted: Mapping[str, Any], seed: int, device: str | None) -> Draw:
+    from ..zero_shot import load_clip, load_pictures, read_templates
     from ..zero_shot.report import write_zero_shot_figures
 
-    pictures = load_pictures(options["pictures"])  # before weights are read
-    clip = load_clip(options["clip"], options["pretrained"], device)
-    return lambda folder: write_zero_shot_figures(folder, clip, pictures, seed=seed, progress=True)
+    templates = wanted["templates"]
+    templates = templates if templates in ("single", "ensemble") else read_templates(templates)
+    pictures = load_pictures(wanted["pictures"], wanted["labels"])  # before weights are read
+    clip = load_clip(wanted["clip"], wanted["pretrained"], device, quick_gelu=wanted["quick_gelu"])
+    how = {"templates": templates, "seed": seed, "progress": True}
+    return lambda folder: write_zero_shot_figures(folder, clip, pictures, **how)

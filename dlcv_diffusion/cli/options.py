@@ -47,6 +47,12 @@ Spacing = Literal["trailing", "uniform"]
 Fast = Annotated[bool, Option("--fast", help="bfloat16 where the device is quick at it; moves pixels a little")]
 BatchSize = Annotated[int | None, Option(help="images at a time; as many as fit by default", **IMAGES)]
 
+Clip = Annotated[str, Option(help="emoji, a name of open_clip's, a folder, or hf-hub:owner/name")]
+Pretrained = Annotated[str | None, Option(help="a tag of the CLIP's weights, such as openai, or a file")]
+QuickGelu = Annotated[bool | None, Option(help="what a file's weights were trained with, where it does not say")]
+TEMPLATES = "one template, several, or a file with one a line"
+Templates = Annotated[str, Option(metavar="single|ensemble|FILE", help=TEMPLATES)]
+
 RunFolder = Annotated[Path, Option(help="folder of the run: checkpoint, metrics.csv, samples/, weights")]
 Resume = Annotated[bool, Option("--resume", help="go on with the run in the folder")]
 Steps = Annotated[int | None, Option(help="instead of the preset's number of steps", **STEPS)]

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from ..errors import check
 from ..files import atomic_write
 from . import options
 from .options import IMAGES, SEED, examples
@@ -24,11 +25,9 @@ def zero_shot(
     labels: Annotated[
         Path | None, Argument(metavar="LABELS.json", help="id2label.json; beside them by default")
     ] = None,
-    model: Annotated[str, Option(help="emoji, a name of open_clip's, a folder, or hf-hub:owner/name")] = "emoji",
-    pretrained: Annotated[str | None, Option(help="a tag of the model's weights, such as openai, or a file")] = None,
-    templates: Annotated[
-        str, Option(metavar="single|ensemble|FILE", help="one template, several, or a file with one a line")
-    ] = "single",
+    model: options.Clip = "emoji",
+    pretrained: options.Pretrained = None,
+    templates: options.Templates = "single",
     csv: Annotated[Path | None, Option(help="file for every prediction")] = None,
     right: Annotated[int, Option(help="cases to show that were read right", min=0, max=1000)] = 5,
     wrong: Annotated[int, Option(help="and cases that were not", min=0, max=1000)] = 5,
@@ -36,9 +35,7 @@ def zero_shot(
     keep_underscores: Annotated[
         bool, Option("--keep-underscores", help="do not read willow_tree as two words")
     ] = False,
-    quick_gelu: Annotated[
-        bool | None, Option(help="what a file's weights were trained with, where it does not say")
-    ] = None,
+    quick_gelu: options.QuickGelu = None,
     batch_size: Annotated[int, Option(help="images at a time", **IMAGES)] = 64,
     device: options.Device = None,
     fast: options.Fast = False,
@@ -48,6 +45,8 @@ def zero_shot(
 
     chosen = templates if templates in ("single", "ensemble") else read_templates(templates)
     pictures = load_pictures(images, labels, keep_underscores=keep_underscores)  # before weights are read
+    taken = csv is not None and csv.exists() and csv.suffix.lower() != ".csv"
+    check(not taken, f"'{csv}' is there and is no CSV; give the predictions another name, such as predictions.csv")
     clip = load_clip(model, pretrained, device, quick_gelu=quick_gelu)
     with nullcontext() if csv is None else atomic_write(csv) as table:  # what cannot be written is found out now
         found = classify(clip, pictures, templates=chosen, batch_size=batch_size, fast=fast, progress=True)

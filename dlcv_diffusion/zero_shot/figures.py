@@ -18,6 +18,7 @@ known, the rest. The colour-blind tell them apart."""
 PALE = 0.55
 """How opaque bars are, so that words can be read on them."""
 
+CASES_CAPTION = "Blue: the true class. Orange: read instead of it"
 MOST_BARS = 10
 
 SIDE, ROW = 84, 108
@@ -57,7 +58,7 @@ def cases_figure(
     cases: Sequence[Case],
     pictures: Pictures,
     title: str = "",
-    caption: str = "Blue: the true class. Orange: read instead of it",
+    caption: str = CASES_CAPTION,
     *,
     columns: int = 2,
     heads: Sequence[str] = (),

@@ -101,6 +101,8 @@ def load_pictures(folder: str | Path, labels: str | Path | None = None, *, keep_
     """
     if str(folder) == "emoji" and not os.path.exists(folder):
         check(labels is None, "the emoji world knows its classes; leave the labels out")
+        said = "keep_underscores (--keep-underscores) does nothing for the emoji world, whose names have none"
+        check(not keep_underscores, f"{said}; leave it out")
         return world_pictures(load_world(), "unseen", 500, seed=0)[0]
     folder = Path(folder)
     inside = folder / "val" if os.path.isdir(folder / "val") else folder

@@ -116,7 +116,7 @@ class ZeroShotResult(Accuracy):
         _write_rows(path, [*rows, *([name, "", "", "", "", ""] for name in self.unreadable)])
 
     def write_cases(self, path: str | Path, right: int = 5, wrong: int = 5, seed: int = 0) -> None:
-        """The table of `report_table` as CSV; atomic.
+        """The table of `report_table` as CSV; atomic. Raises `UserError` where it cannot be written.
 
         >>> found.write_cases("cases.csv")   # doctest: +SKIP
         """

@@ -1,5 +1,6 @@
 """What the small CLIP is measured by: questions about scenes it never saw, each with as many classes as it says."""
 
+import json
 from dataclasses import replace
 
 import measure_clip
@@ -13,6 +14,7 @@ from dlcv_diffusion.emoji.world import load_world
 from dlcv_diffusion.models.clip.small import save_small_clip
 from dlcv_diffusion.zero_shot import Pictures, classify, load_clip, load_pictures
 from dlcv_diffusion.zero_shot.measure import Question, among, ask, markdown, questions, ranks_of_relatives
+from dlcv_diffusion.zero_shot.measured import measured_clip
 from dlcv_diffusion.zero_shot.pictures import world_pictures
 
 
@@ -100,6 +102,18 @@ def test_the_tool_prints_a_table_and_keeps_it(tmp_path, clip_file, capsys):
     out = tmp_path / "measured.json"
     measure_clip.main(["--weights", str(clip_file), "--count", "12", "--device", "cpu", "--out", str(out)])
     said = capsys.readouterr().out
-    assert said.startswith("small, τ = ") and said.count("| held-out") == 3 and out.exists()
+    assert said.startswith("small, τ = ") and said.count("| held-out") == 3
+    rows = measured_clip(out)
+    assert [row["question"] for row in rows] == [question.name for question in questions()]
+    other = [{**rows[0], "trained": ["noto"]}, {**rows[0], "count": 1}]
+    out.write_text(json.dumps(other))
+    measure_clip.main(["--weights", str(clip_file), "--count", "12", "--device", "cpu", "--out", str(out)])
+    assert measured_clip(out) == [other[0], *rows]  # a row of the same question is replaced, another one stays
+    out.write_text("{}")
+    with pytest.raises(UserError, match="holds no measurements"):
+        measure_clip.main(["--weights", str(clip_file), "--count", "12", "--device", "cpu", "--out", str(out)])
+    save_small_clip(small_clip(artists=["noto"]), tmp_path / "noto.safetensors")
+    with pytest.raises(UserError, match="'small' was trained on noto"):
+        measure_clip.main(["--weights", str(tmp_path / "noto.safetensors"), "--artists", "noto"])
     with pytest.raises(UserError, match="--extra takes NAME=FOLDER"):
         measure_clip.main(["--weights", str(clip_file), "--extra", "sixth"])

@@ -4,6 +4,7 @@ import csv
 
 import pytest
 import torch
+from PIL import Image
 from small_clips import clip_file, course_folder  # noqa: F401 – a fixture
 from small_runs import one_thread  # noqa: F401 – for every test here
 
@@ -70,3 +71,16 @@ def test_the_reports_figures_and_table_are_written_together(tmp_path, clip_file)
         (case.file, case.predicted, case.true) for case in found
     ]
     assert [row["right"] for row in rows] == [str(int(case.right)) for case in found]
+
+
+def test_the_command_line_draws_them_and_says_what_was_not_read(dlcv, tmp_path, clip_file):  # noqa: F811
+    course_folder(tmp_path / "course")
+    (tmp_path / "course" / "val" / "0_9.png").write_bytes(b"no picture")
+    words = f"figures --only zero-shot --pictures course --clip {clip_file} --templates ensemble --device cpu"
+    code, out, _ = dlcv(f"{words} --out figures")
+    names = ["zero_shot_similarity.png", "zero_shot_cases.png", "zero_shot_cases.csv"]
+    assert code == 0 and out.splitlines() == [f"figures/{name}" for name in names]
+    facts = read_facts(tmp_path / "figures" / "zero_shot_similarity.png")
+    assert facts["template"].startswith("an ensemble of") and facts["pictures"] == "course"
+    with Image.open(tmp_path / "figures" / "zero_shot_cases.png") as picture:
+        assert "Not read: 1" in picture.info["Description"]
