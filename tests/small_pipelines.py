@@ -7,8 +7,13 @@ import torch
 from small_clips import MERGES
 
 from dlcv_diffusion.models.clip.tokenizer import write_tokenizer
+from dlcv_diffusion.personalisation.concepts import base_facts, write_custom
+from dlcv_diffusion.personalisation.parts import cross_attention, parts_of
+from dlcv_diffusion.training.checkpoints import short_hash
 
 CONTEXT = 20
+QUICK = {"steps": 4, "batch_size": 4, "device": "cpu", "precision": "no"}
+"""A run of seconds."""
 END = 512 + len(MERGES) + 1
 
 
@@ -80,3 +85,25 @@ def write_concept(folder, colour="red", count=4):
         picture.paste(colour, (8 + number, 8, 28 + number, 28))
         picture.save(folder / f"{number}.png")
     return folder
+
+
+def everything(pipeline):
+    """A hash of all weights and buffers."""
+    parts = parts_of(pipeline)
+    networks = (parts.unet, parts.text_encoder, parts.autoencoder)
+    return short_hash(value for network in networks for value in network.state_dict().values())
+
+
+def flags(pipeline):
+    """What is not a number: what requires a gradient, where it lies in memory, and the modes."""
+    networks = (pipeline.unet, pipeline.text_encoder, pipeline.vae)
+    return [(p.requires_grad, p.data_ptr()) for n in networks for p in n.parameters()], [n.training for n in networks]
+
+
+def custom(parts, path, tokens=("<new1>",), seed=0):
+    """Write a file of Custom Diffusion of random changes; returns those of keys and values."""
+    draw, weights = torch.Generator().manual_seed(seed), dict(parts.unet.named_parameters())
+    names = cross_attention(parts.unet)
+    deltas = {name: 0.05 * torch.randn(weights[name].shape, generator=draw) for name in names}
+    write_custom(path, {token: torch.randn(1, 32, generator=draw) for token in tokens}, deltas, base_facts(parts))
+    return deltas

@@ -14,7 +14,7 @@ import typer
 from typer import Argument, Option
 
 from ..errors import check
-from . import figures, grade, options, sample, train, zero_shot
+from . import figures, grade, options, personalise, sample, train, zero_shot
 from .options import examples, group, numbers, speaks, written
 from .sentences import of_the_output, sentence
 
@@ -28,6 +28,7 @@ app = group(
 app.add_typer(train.app, name="train")
 app.add_typer(sample.app, name="sample")
 app.add_typer(grade.app, name="grade")
+app.add_typer(personalise.app, name="personalise")
 app.command("zero-shot", epilog=zero_shot.EXAMPLES)(zero_shot.zero_shot)
 app.command("figures", epilog=figures.EXAMPLES)(figures.figures)
 
