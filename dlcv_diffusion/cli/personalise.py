@@ -26,8 +26,7 @@ Several = "; once for each concept"
     epilog=examples(
         'dlcv personalise train --images my_dog --token "<new1>" --initialiser dog --model stable-diffusion-v1-4/',
         'dlcv personalise train --images paintings --token "<new2>" --kind style --out runs/painter',
-        'dlcv personalise train --method custom-diffusion --images my_dog --token "<new1>" --initialiser dog \\',
-        '    --images my_mug --token "<new2>" --initialiser mug --prior 100 --out runs/both',
+        'dlcv personalise train --method custom-diffusion --images dog --token "<new1>" --images mug --token "<new2>"',
     ),
 )
 def train(
@@ -70,13 +69,13 @@ def train(
     run |= given(steps=steps, batch_size=batch_size, lr=lr, precision=precision, vectors=vectors)
     run |= given(accumulate=accumulate, checkpointing=checkpointing)
     if method == "custom-diffusion":
-        show_training(train_custom_diffusion(load_model(model), concepts, out, **run), out)
+        show_training(train_custom_diffusion(load_model(model, device), concepts, out, **run), out)
         return
     check(
         len(concepts) == 1, "textual inversion learns one concept at a time; run it once for each, with another --out"
     )
     check(prior is None, "--prior goes with --method custom-diffusion; textual inversion keeps the kind as it is")
-    show_training(train_textual_inversion(load_model(model), concepts[0], out, **run), out)
+    show_training(train_textual_inversion(load_model(model, device), concepts[0], out, **run), out)
 
 
 @app.command("merge", epilog=examples("dlcv personalise merge runs/dog runs/mug --out runs/both.safetensors"))
@@ -91,5 +90,5 @@ def merge(
 
     check(out.suffix == ".safetensors", f"'{out}' is no .safetensors file; name one to write")
     with atomic_write(out) as table:  # what cannot be written is found out now
-        tokens = merged(load_model(model), learnt, table)
+        tokens = merged(load_model(model, "cpu"), learnt, table)
     print(f"{', '.join(tokens)}: {out}")

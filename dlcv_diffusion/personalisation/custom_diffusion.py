@@ -44,7 +44,7 @@ PRESETS: Mapping[str, PersonalisationConfig] = {
     # the paper's: 500 steps for two concepts, 250 for one, batches of 8, 8e-5
     "large": PersonalisationConfig(
         **{"steps": 500, "batch_size": 8, "accumulate": 8, "lr": 8e-5, "weight_decay": 0.0, "warmup": 0},
-        **{"ema_decay": 0.0, "precision": "auto", "checkpointing": True, "flip": True},
+        **{"decay": 0.0, "ema_decay": 0.0, "precision": "auto", "checkpointing": True, "flip": True},
     ),
 }
 

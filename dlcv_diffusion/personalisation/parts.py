@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..device import named_device
 from ..errors import check
 from ..models.diffusers_unet import schedule_from
 from ..models.foreign import foreign, quietly
 from ..schedule import NoiseSchedule
 
+PARTS = ("U-Net", "text encoder", "tokenizer", "autoencoder")
 SMALL = 100_000_000
 """Weights of a U-Net below which settings are those of the small world: Stable Diffusion has 860 million."""
 
@@ -71,12 +73,11 @@ def parts_of(model: Any) -> Parts:
     if isinstance(model, Parts):
         return model
     pipeline = getattr(model, "pipeline", None) or model
-    names = {"a U-Net": "unet", "a text encoder": "text_encoder", "a tokenizer": "tokenizer"}
-    found = {part: getattr(pipeline, attribute, None) for part, attribute in names.items()}
-    found["an autoencoder"] = getattr(pipeline, "vae", None) or getattr(pipeline, "autoencoder", None)
-    missing = [part for part, value in found.items() if value is None]
+    found = {name: getattr(pipeline, name.lower().replace(" ", "_").replace("-", ""), None) for name in PARTS}
+    found["autoencoder"] = found["autoencoder"] or getattr(pipeline, "vae", None)
+    missing = [name for name, part in found.items() if part is None]
     advice = "give a whole StableDiffusionPipeline, which is told by a prompt what to draw"
-    check(not missing, f"the {type(pipeline).__name__} has no {' and no '.join(missing)[2:].strip()}; {advice}")
+    check(not missing, f"the {type(pipeline).__name__} has no {' and no '.join(missing)}; {advice}")
     if hasattr(model, "schedule"):
         schedule, prediction = model.schedule, model.prediction
     else:
@@ -87,16 +88,19 @@ def parts_of(model: Any) -> Parts:
 
 
 def load_model(name: str | Path, device: torch.device | str | None = None) -> Any:
-    """The pipeline of a folder or of a name on the hub, float32 and in eval mode. Raises `UserError` for any other.
+    """The pipeline of a folder or of a name on the hub, float32, on the best device there is by default.
+
+    Raises `UserError` for any other name, and for a device that is not here.
 
     >>> load_model("CompVis/stable-diffusion-v1-4")   # doctest: +SKIP
     """
     from diffusers import StableDiffusionPipeline
 
+    device = named_device(device)
     advice = "give the folder of a StableDiffusionPipeline, or a name on the hub that was downloaded before"
     with quietly(), foreign(f"no text-to-image model can be read from '{name}'", advice):
         found = StableDiffusionPipeline.from_pretrained(name, safety_checker=None, torch_dtype=torch.float32)
-    return found if device is None else found.to(device)
+    return found.to(device)
 
 
 def frozen_copy(network: nn.Module, dtype: torch.dtype | None = None, trained: Container[str] = ()) -> Any:

@@ -36,7 +36,7 @@ PRESETS: Mapping[str, PersonalisationConfig] = {
     # for Stable Diffusion on a GPU of 12 GB; the paper takes 5,000 steps of 8 at 0.04, of a smaller model
     "large": PersonalisationConfig(
         **{"steps": 2_000, "batch_size": 4, "accumulate": 4, "lr": 5e-3, "weight_decay": 0.0, "warmup": 0},
-        **{"ema_decay": 0.0, "precision": "auto", "checkpointing": True, "flip": True},
+        **{"decay": 0.0, "ema_decay": 0.0, "precision": "auto", "checkpointing": True, "flip": True},
     ),
 }
 

@@ -52,11 +52,13 @@ def test_every_token_moves_keys_and_values_move_and_nothing_else(pipeline, tmp_p
 
 def test_the_prior_is_drawn_once_and_kept(pipeline, tmp_path):
     concepts = three(tmp_path, prior=2)[:2]
-    train(pipeline, concepts, tmp_path / "run", steps=2, checkpoint_every=1)
+    states = train_custom_diffusion(pipeline, concepts, tmp_path / "run", **QUICK, checkpoint_every=1)
+    next(states)
+    states.close()
     drawn = sorted((tmp_path / "run" / "prior").rglob("*.png"))
     assert len(drawn) == 4
     times = [path.stat().st_mtime_ns for path in drawn]
-    train(pipeline, concepts, tmp_path / "run", steps=3, resume=True)
+    train(pipeline, concepts, tmp_path / "run", resume=True)
     assert [path.stat().st_mtime_ns for path in drawn] == times
 
 
@@ -82,6 +84,14 @@ def test_a_run_goes_on_to_the_same_bits(pipeline, tmp_path):
     train(pipeline, concepts, tmp_path / "two", resume=True)
     whole, two = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "two"))
     assert whole.keys() == two.keys() and all(torch.equal(whole[name], two[name]) for name in whole)
+
+
+def test_in_bfloat16_what_trains_is_float32(pipeline, tmp_path):
+    states = train(pipeline, three(tmp_path)[:1], tmp_path / "run", precision="bf16", steps=2, checkpointing=True)
+    network, trained = states[-1].model, set(cross_attention(pipeline.unet))
+    for name, weight in network.unet.named_parameters():
+        assert weight.dtype == (torch.float32 if name in trained else torch.bfloat16)
+    assert all(delta.abs().max() > 0 for delta in read_concept_file(tmp_path / "run").deltas.values())
 
 
 DRAW = """

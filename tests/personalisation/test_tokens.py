@@ -115,7 +115,7 @@ def test_vectors_of_another_width_or_of_nan(pipeline):
     assert "<new1>" not in pipeline.tokenizer.get_vocab()
 
 
-@pytest.mark.parametrize(("part", "name"), [("text_encoder", "a text encoder"), ("vae", "an autoencoder")])
+@pytest.mark.parametrize(("part", "name"), [("text_encoder", "text encoder"), ("vae", "autoencoder")])
 def test_a_pipeline_that_lacks_a_part(pipeline, part, name):
     setattr(pipeline, part, None)
     with pytest.raises(UserError, match=f"has no {name}; give a whole StableDiffusionPipeline"):
