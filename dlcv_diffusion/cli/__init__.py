@@ -86,7 +86,7 @@ def noise(
     like: Annotated[str | None, Option(help="the weights that will draw: noises of their size")] = None,
     unet_py: options.UnetPy = None,
 ) -> None:
-    """Draw noises N(0, I) for `sample faces`, in the course's format."""
+    """Draw noises N(0, I) for `sample faces` in the course's way."""
     from ..denoiser import load_denoiser
     from ..faces.noises import write_noises
 

@@ -11,7 +11,7 @@ from . import options
 from .options import examples, given, group, show_training
 
 app = group(
-    "Teach a text-to-image model a new thing or style from a few pictures.",
+    "Teach a text-to-image model new words by a few pictures.",
     'dlcv personalise train --images my_dog --token "<new1>" --initialiser dog --out runs/dog',
     "dlcv personalise merge runs/dog runs/mug --out runs/both.safetensors",
 )
@@ -33,7 +33,7 @@ def train(
     images: Annotated[list[Path], Option(metavar="DIR", help=f"three to six pictures (folder or zip){Several}")],
     token: Annotated[list[str], Option(help=f"the new word, such as <new1>{Several}")],
     initialiser: Annotated[list[str] | None, Option(metavar="WORD", help=f"what kind of thing it is{Several}")] = None,
-    kind: Annotated[list[Literal["object", "style"]] | None, Option(help=f"object by default{Several}")] = None,
+    kind: Annotated[list[str] | None, Option(metavar="object|style", help=f"object by default{Several}")] = None,
     template: Annotated[list[str] | None, Option(help="a sentence with {}, instead of the kind's; repeatable")] = None,
     prior: Annotated[
         list[str] | None, Option(metavar="DIR|COUNT", help=f"pictures of its kind, or how many to draw{Several}")
@@ -53,7 +53,7 @@ def train(
     device: options.Device = None,
     checkpoint_every: options.CheckpointEvery = 500,
 ) -> None:
-    """Learn new words for the pictures of one or more concepts."""
+    """Learn a new word for the pictures of each concept."""
     from ..personalisation import Concept, train_custom_diffusion, train_textual_inversion
     from ..personalisation.parts import load_model
 
@@ -84,7 +84,7 @@ def merge(
     out: Annotated[Path, Option(metavar="FILE", help="the .safetensors file to write")],
     model: Model = "emoji",
 ) -> None:
-    """Join concepts that Custom Diffusion learnt apart into one file, in closed form."""
+    """Join what Custom Diffusion learnt apart, in closed form."""
     from ..personalisation import merge as merged
     from ..personalisation.parts import load_model
 

