@@ -13,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
 
 AIMS = {"first visible change": 300, "finished picture": 1500, "seen before": 100}  # milliseconds, two CPU cores
+ZERO_SHOT_AIMS = {"a word": 200, "a picture": 200, "a temperature": 200}
 EXPLORERS = {
     "eta_explorer, η": ("noise added, η", "eta_explorer(denoise, etas=[i / {n} for i in range({n} + 1)], still=[0])"),
     "alpha_explorer, α, slerp and lerp": (
@@ -67,11 +69,32 @@ def timed_moves(notebook, label: str, repeats: int) -> dict[str, list[float]]:
     return times
 
 
-def rows_of(name: str, times: dict[str, list[float]]) -> list[list[str]]:
+def zero_shot_moves(repeats: int) -> dict[str, list[float]]:
+    """Milliseconds until `zero_shot_explorer` has answered another word, picture or temperature."""
+    from dlcv_diffusion.models.clip import Clip
+    from dlcv_diffusion.models.clip.open_clip_towers import own_towers
+    from dlcv_diffusion.models.clip.small import SmallClip, SmallClipConfig, build_small_clip
+    from dlcv_diffusion.zero_shot import load_pictures, zero_shot_explorer
+
+    config = SmallClipConfig()
+    clip = Clip(own_towers(SmallClip(build_small_clip(config, []), config, [], {})), "random").eval()
+    explorer = zero_shot_explorer(clip, load_pictures("emoji").subset(range(repeats + 1)), "fox, owl", template="{}")
+    words, picture, slider = (explorer.controls[name] for name in ("words", "picture", "temperature"))
+    times: dict[str, list[float]] = {"a word": [], "a picture": [], "a temperature": []}
+    for number in range(1, repeats + 1):
+        moves = {"a word": (words, f"fox, owl, {number}"), "a picture": (picture, number)}
+        for name, (control, value) in {**moves, "a temperature": (slider, 0.01 * number)}.items():
+            begun = time.perf_counter()
+            control.value = value
+            times[name].append(1000 * (time.perf_counter() - begun))
+    return times
+
+
+def rows_of(name: str, times: dict[str, list[float]], aims: dict[str, int]) -> list[list[str]]:
     rows = []
     for what, values in times.items():
         median, most = statistics.median(values), percentile_95(values)
-        aim = f"{AIMS[what]} {'✓' if most <= AIMS[what] else '✗'}"
+        aim = f"{aims[what]} {'✓' if most <= aims[what] else '✗'}"
         rows.append([name, what, f"{median:.0f}", f"{most:.0f}", f"{max(values):.0f}", aim])
     return rows
 
@@ -124,7 +147,8 @@ def main() -> int:
                     if errors := notebook.errors():
                         print("\n".join(errors))
                         return 1
-                    rows += rows_of(name, timed_moves(notebook, label, repeats))
+                    rows += rows_of(name, timed_moves(notebook, label, repeats), AIMS)
+    rows += rows_of("zero_shot_explorer", zero_shot_moves(repeats), ZERO_SHOT_AIMS)
     header = ["explorer", "time to", "median ms", "95 % ms", "most ms", "aim ms"]
     page.add(f"{repeats} moves each, DDIM in 20 steps:\n\n{table(header, rows, text=2)}")
     page.close()

@@ -1,6 +1,7 @@
 """CLIPs that are small enough for tests: ours, open_clip's and a folder of transformers', of random weights."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,9 @@ CAPTIONS = {f"a photo of a {name.replace('_', ' ')}.": 3 for name in NAMES}
 CAPTIONS |= {f"{name.replace('_', ' ')}s in the style of a blueprint": 1 for name in NAMES}
 MERGES = learn_merges(CAPTIONS, 60)
 CONFIG = SmallClipConfig(embed_dim=32, vision_width=8, head_width=32, text_width=32, text_layers=2, text_heads=2)
+
+SEEING = replace(CONFIG, vision_layers=2, vision_width=32)
+"""A ViT, whose features differ from picture to picture even where its weights are random."""
 
 
 def small_clip(config=CONFIG, seed=0, **facts):

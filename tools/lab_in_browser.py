@@ -45,6 +45,7 @@ TOKEN = "a-token-of-the-tests"
 PATIENCE = 60_000  # milliseconds for the page to react; a busy machine is slow
 SETTINGS = {
     "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
+    "@jupyterlab/apputils-extension:themes": {"adaptive-theme": True},  # dark where the browser asks for it
     "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},  # every cell is in the page, seen or not
 }
 

@@ -104,8 +104,8 @@ def written(paths: Sequence[Path], what: str, how: str = "") -> str:
     return f"{' '.join(words)}: {paths[0]}{f' … {paths[-1].name}' if len(paths) > 1 else ''}"
 
 
-def show_training(states: Iterable["TrainState"], out: Path) -> None:
-    """Run a training with a bar, and say where its weights are."""
+def show_training(states: Iterable["TrainState"], out: Path, model: str = "model.safetensors") -> None:
+    """Run a training with a bar, and say where its weights are: the file or folder `model` in `out`."""
     from accelerate import PartialState
     from tqdm.auto import tqdm
 
@@ -119,4 +119,4 @@ def show_training(states: Iterable["TrainState"], out: Path) -> None:
         bar.close()
     PartialState().destroy_process_group()
     if speaks():
-        print(f"trained weights: {out / 'model.safetensors'}")
+        print(f"trained weights: {out / model}")

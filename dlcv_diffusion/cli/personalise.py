@@ -16,8 +16,8 @@ app = group(
     "dlcv personalise merge runs/dog runs/mug --out runs/both.safetensors",
 )
 
-MODEL = "a StableDiffusionPipeline: a folder, or a name on the hub"
-Model = Annotated[str, Option(metavar="NAME|FOLDER", help=MODEL)]
+MODEL = "emoji, a folder of diffusers, a .ckpt or .safetensors, or a name on the hub"
+Model = Annotated[str, Option(metavar="NAME|FOLDER|FILE", help=MODEL)]
 Several = "; once for each concept"
 
 
@@ -54,8 +54,8 @@ def train(
     checkpoint_every: options.CheckpointEvery = 500,
 ) -> None:
     """Learn a new word for the pictures of each concept."""
+    from ..models.text_to_image import load_text_to_image
     from ..personalisation import Concept, train_custom_diffusion, train_textual_inversion
-    from ..personalisation.parts import load_model
 
     columns: dict[str, Any] = {"--initialiser": initialiser, "--kind": kind, "--prior": prior, "--token": token}
     for name, column in columns.items():
@@ -69,13 +69,13 @@ def train(
     run |= given(steps=steps, batch_size=batch_size, lr=lr, precision=precision, vectors=vectors)
     run |= given(accumulate=accumulate, checkpointing=checkpointing)
     if method == "custom-diffusion":
-        show_training(train_custom_diffusion(load_model(model, device), concepts, out, **run), out)
+        show_training(train_custom_diffusion(load_text_to_image(model, device), concepts, out, **run), out)
         return
     check(
         len(concepts) == 1, "textual inversion learns one concept at a time; run it once for each, with another --out"
     )
     check(prior is None, "--prior goes with --method custom-diffusion; textual inversion keeps the kind as it is")
-    show_training(train_textual_inversion(load_model(model, device), concepts[0], out, **run), out)
+    show_training(train_textual_inversion(load_text_to_image(model, device), concepts[0], out, **run), out)
 
 
 @app.command("merge", epilog=examples("dlcv personalise merge runs/dog runs/mug --out runs/both.safetensors"))
@@ -85,10 +85,10 @@ def merge(
     model: Model = "emoji",
 ) -> None:
     """Join what Custom Diffusion learnt apart, in closed form."""
+    from ..models.text_to_image import load_text_to_image
     from ..personalisation import merge as merged
-    from ..personalisation.parts import load_model
 
     check(out.suffix == ".safetensors", f"'{out}' is no .safetensors file; name one to write")
     with atomic_write(out) as table:  # what cannot be written is found out now
-        tokens = merged(load_model(model, "cpu"), learnt, table)
+        tokens = merged(load_text_to_image(model, "cpu"), learnt, table)
     print(f"{', '.join(tokens)}: {out}")

@@ -11,7 +11,7 @@ from .options import examples, given, group, show_training
 app = group(
     "Train a model.",
     *("dlcv train digits --preset tiny --out runs/tiny", "dlcv train faces --data faces64.zip"),
-    "dlcv train clip --precision auto",
+    *("dlcv train clip --precision auto", "dlcv train autoencoder", "dlcv train text-to-image"),
 )
 
 
@@ -120,3 +120,66 @@ def clip(
     run = {"resume": resume, "device": device, "checkpoint_every": checkpoint_every, "preview_every": preview_every}
     run |= given(steps=steps, batch_size=batch_size, lr=lr, seed=seed, precision=precision, compile=compile)
     show_training(train_clip(preset, out, leave_out=leave_out, **run), out)
+
+
+@app.command(
+    "autoencoder",
+    epilog=examples(
+        "dlcv train autoencoder                                   (what ships: three quarters of an hour)",
+        "dlcv train autoencoder --preset tiny --out runs/tiny_autoencoder",
+    ),
+)
+def autoencoder(
+    preset: Annotated[Literal["small", "tiny"], Option(help="small ships, tiny is a quick trial")] = "small",
+    out: options.RunFolder = Path("runs/autoencoder"),
+    resume: options.Resume = False,
+    steps: options.Steps = None,
+    batch_size: options.TrainBatchSize = None,
+    lr: options.LearningRate = None,
+    seed: options.TrainSeed = 0,
+    precision: options.Precision = None,
+    compile: options.Compile = False,
+    device: options.Device = None,
+    checkpoint_every: options.CheckpointEvery = 500,
+    preview_every: options.PreviewEvery = 1000,
+) -> None:
+    """Train the autoencoder of the small text-to-image model, on the emoji world."""
+    from ..emoji.autoencoder_training import train_autoencoder
+
+    run = {"resume": resume, "device": device, "checkpoint_every": checkpoint_every, "preview_every": preview_every}
+    run |= given(steps=steps, batch_size=batch_size, lr=lr, seed=seed, precision=precision, compile=compile)
+    show_training(train_autoencoder(preset, out, **run), out, "model")
+
+
+@app.command(
+    "text-to-image",
+    epilog=examples(
+        "dlcv train text-to-image                                 (what ships: half a day)",
+        "dlcv train text-to-image --autoencoder runs/autoencoder/model --clip runs/clip/model.safetensors",
+        "dlcv train text-to-image --init runs/text_to_image/model --out runs/further",
+    ),
+)
+def text_to_image(
+    preset: Annotated[Literal["small", "tiny"], Option(help="small ships, tiny is a quick trial")] = "small",
+    autoencoder: Annotated[str, Option(help="folder of an autoencoder or a pipeline; what ships by default")] = "emoji",
+    clip: Annotated[str, Option(help="model.safetensors of a CLIP of ours; what ships by default")] = "emoji",
+    init: Annotated[str | None, Option(help="folder of a pipeline whose U-Net is gone on with, optimiser new")] = None,
+    out: options.RunFolder = Path("runs/text_to_image"),
+    resume: options.Resume = False,
+    steps: options.Steps = None,
+    batch_size: options.TrainBatchSize = None,
+    lr: options.LearningRate = None,
+    seed: options.TrainSeed = 0,
+    precision: options.Precision = None,
+    compile: options.Compile = False,
+    device: options.Device = None,
+    checkpoint_every: options.CheckpointEvery = 500,
+    preview_every: options.PreviewEvery = 1000,
+) -> None:
+    """Train a small Stable Diffusion on the emoji world."""
+    from ..emoji.text_to_image_training import train_text_to_image
+
+    run = {"resume": resume, "device": device, "checkpoint_every": checkpoint_every, "preview_every": preview_every}
+    run |= given(steps=steps, batch_size=batch_size, lr=lr, seed=seed, precision=precision, compile=compile)
+    parts = {"autoencoder": autoencoder, "clip": clip, "init": init}
+    show_training(train_text_to_image(preset, out, **parts, **run), out, "model")

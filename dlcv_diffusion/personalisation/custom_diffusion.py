@@ -100,7 +100,7 @@ def train_custom_diffusion(
 ) -> Iterator[TrainState]:
     """Learn several concepts at once (section 3.2); yields a `TrainState` every step, see `training.run`.
 
-    - model: a `StableDiffusionPipeline`, or what has one; it stays as it is, to the bit.
+    - model: a `TextToImage`, or a `StableDiffusionPipeline` of diffusers; it stays as it is, to the bit.
     - concepts: pictures, token, initialiser, kind, and `prior`, the pictures that keep its kind as it was: a folder, or
       how many the model draws itself, of the initialiser, into `out`/prior/; the batch then has as many of them.
     - options: as of `train_textual_inversion`; lr is that of W^k and W^v, and `lr_ratio` times as much the vectors'.

@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..device import named_device
 from ..errors import check
 from ..models.diffusers_unet import schedule_from
-from ..models.foreign import foreign, quietly
+from ..models.text_to_image.latents import downsampling
 from ..schedule import NoiseSchedule
 
 PARTS = ("U-Net", "text encoder", "tokenizer", "autoencoder")
@@ -54,7 +53,7 @@ class Parts:
     @property
     def factor(self) -> int:
         """Pixels a side that one latent stands for."""
-        return 2 ** (len(self.autoencoder.config.block_out_channels) - 1)
+        return downsampling(self.autoencoder)
 
     @property
     def side(self) -> int:
@@ -63,44 +62,27 @@ class Parts:
 
 
 def parts_of(model: Any) -> Parts:
-    """The parts of a `StableDiffusionPipeline`, or of what has one (`model.pipeline`) or its parts as attributes.
+    """The parts of a `TextToImage`, or of a `StableDiffusionPipeline` of diffusers.
 
     Raises `UserError` for a pipeline without text encoder or another part, or with a scheduler that is none of DDPM's.
 
-    >>> parts_of(StableDiffusionPipeline.from_pretrained(folder)).width   # doctest: +SKIP
+    >>> parts_of(load_text_to_image("CompVis/stable-diffusion-v1-4")).width   # doctest: +SKIP
     768
     """
     if isinstance(model, Parts):
         return model
-    pipeline = getattr(model, "pipeline", None) or model
-    found = {name: getattr(pipeline, name.lower().replace(" ", "_").replace("-", ""), None) for name in PARTS}
-    found["autoencoder"] = found["autoencoder"] or getattr(pipeline, "vae", None)
+    found = {name: getattr(model, name.lower().replace(" ", "_").replace("-", ""), None) for name in PARTS}
+    found["autoencoder"] = found["autoencoder"] or getattr(model, "vae", None)
     missing = [name for name, part in found.items() if part is None]
-    advice = "give a whole StableDiffusionPipeline, which is told by a prompt what to draw"
-    check(not missing, f"the {type(pipeline).__name__} has no {' and no '.join(missing)}; {advice}")
+    advice = "give a whole text-to-image model, as load_text_to_image reads it"
+    check(not missing, f"the {type(model).__name__} has no {' and no '.join(missing)}; {advice}")
     if hasattr(model, "schedule"):
         schedule, prediction = model.schedule, model.prediction
     else:
-        config = {**pipeline.scheduler.config, "_class_name": type(pipeline.scheduler).__name__}
+        config = {**model.scheduler.config, "_class_name": type(model.scheduler).__name__}
         schedule, prediction = schedule_from(config, "the pipeline")
-    name = getattr(model, "name", "") or Path(str(getattr(pipeline, "name_or_path", None) or "")).name
+    name = getattr(model, "name", "") or Path(str(getattr(model, "name_or_path", None) or "")).name
     return Parts(*found.values(), schedule, prediction, str(name))
-
-
-def load_model(name: str | Path, device: torch.device | str | None = None) -> Any:
-    """The pipeline of a folder or of a name on the hub, float32, on the best device there is by default.
-
-    Raises `UserError` for any other name, and for a device that is not here.
-
-    >>> load_model("CompVis/stable-diffusion-v1-4")   # doctest: +SKIP
-    """
-    from diffusers import StableDiffusionPipeline
-
-    device = named_device(device)
-    advice = "give the folder of a StableDiffusionPipeline, or a name on the hub that was downloaded before"
-    with quietly(), foreign(f"no text-to-image model can be read from '{name}'", advice):
-        found = StableDiffusionPipeline.from_pretrained(name, safety_checker=None, torch_dtype=torch.float32)
-    return found.to(device)
 
 
 def frozen_copy(network: nn.Module, dtype: torch.dtype | None = None, trained: Container[str] = ()) -> Any:

@@ -14,7 +14,7 @@ from ..files import staging_folder
 from ..guidance import guidance_weight, guided
 from ..images.folders import files_below, picture_names, read_pictures
 from ..images.pictures import REPLACE, fit_square, open_picture
-from ..images.pixels import to_uint8, to_x0
+from ..models.text_to_image.latents import decode, encode
 from ..noise import seeded_noise
 from ..samplers import dpm_solver, evaluating, last
 from .parts import Parts, token_ids
@@ -51,10 +51,7 @@ def encoded(parts: Parts, images: Tensor) -> Tensor:
 
     The encoder is not trained, so once is enough, and it takes no memory from then on.
     """
-    vae = parts.autoencoder
-    with evaluating([*vae.modules()]):
-        found = [vae.encode(to_x0(image[None]).to(vae.device, vae.dtype)).latent_dist.mean for image in images]
-    latents = torch.cat(found).float().cpu() * vae.config.scaling_factor
+    latents = encode(parts.autoencoder, images).cpu()
     check(latents.isfinite().all(), "the latents of the pictures are not finite; load the autoencoder in float32")
     return latents
 
@@ -67,14 +64,13 @@ def draw(
     >>> draw(parts, "a photo of a dog", 100).shape   # doctest: +SKIP
     torch.Size([100, 3, 512, 512])
     """
-    unet, vae, device = parts.unet, parts.autoencoder, parts.unet.device
-    networks = [*unet.modules(), *vae.modules(), *parts.text_encoder.modules()]
+    unet, device = parts.unet, parts.unet.device
 
     def eps(z: Tensor, t: Tensor, c: Tensor) -> Tensor:
         return unet(z.to(unet.dtype), t, encoder_hidden_states=c.to(unet.dtype), return_dict=False)[0].float()
 
     found = []
-    with evaluating(networks):
+    with evaluating([*unet.modules(), *parts.text_encoder.modules()]):
         told, null = parts.text_encoder(token_ids(parts.tokenizer, [prompt, ""]).to(device))[0].float()
         denoise = Denoiser(eps, parts.schedule, parts.prediction, null=null)
         for seeds in torch.arange(seed, seed + count).split(at_once):
@@ -82,7 +78,7 @@ def draw(
             z = seeded_noise((len(seeds), unet.config.in_channels, latent, latent), seeds.tolist(), device)
             told_each = told.expand(len(z), *told.shape)
             z = last(dpm_solver(guided(denoise, told_each, guidance_weight(scale)), z, steps=steps)).x
-            found.append(to_uint8(vae.decode(z.to(vae.dtype) / vae.config.scaling_factor).sample).cpu())
+            found.append(decode(parts.autoencoder, z))
     return torch.cat(found)
 
 

@@ -78,7 +78,7 @@ def train_textual_inversion(
 ) -> Iterator[TrainState]:
     """Find the vectors of a new word (eq. 2); yields a `TrainState` every step, see `training.run`.
 
-    - model: a `StableDiffusionPipeline`, or what has one; it stays as it is, to the bit.
+    - model: a `TextToImage`, or a `StableDiffusionPipeline` of diffusers; it stays as it is, to the bit.
     - concept: pictures, token, initialiser, kind; its `prior` is not used.
     - options: those of `training.run`, such as resume=True or device="cpu", and fields of `PersonalisationConfig`,
       whose values depend on the model's size: steps, batch_size, lr, vectors, precision, accumulate, checkpointing, …

@@ -1,18 +1,10 @@
-"""The picture that sliders choose, and how it is drawn without ever lagging behind them.
+"""The picture that sliders choose, drawn without ever lagging behind them (`live`)."""
 
-A move of a slider reaches the kernel as a message, in newer JupyterLabs on a thread of its own (a subshell). Drawing
-there would make later moves queue up, or run a network beside the cell that trains it. So a move only asks the event
-loop of the cells for a task, which draws step by step, lets other messages in between, and is cancelled by the next
-move. Without an event loop, as in a test, a move draws at once.
-"""
-
-import asyncio
 import html
 import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
 from functools import cached_property
 from itertools import product
 from typing import Any
@@ -20,15 +12,14 @@ from typing import Any
 import ipywidgets
 import numpy as np
 from einops import rearrange, repeat
-from IPython import get_ipython
 
-from ..errors import UserError, check
+from ..errors import check
 from ..figures import ReportFigure, image_grid, png_bytes, png_size, tile
 from .controls import Control
+from .live import Live, in_words
 
 WIDEST, TALLEST = 700, 360  # screen pixels of a live picture
 BETWEEN_DRAFTS = 0.08  # seconds: drafts that come faster are not shown, since encoding them takes time, too
-PAUSE = 0.001  # seconds between two steps for the messages that are waiting
 Picture = Any  # images (N, C, H, W) or (C, H, W): uint8, or float in [-1, 1]
 
 
@@ -57,7 +48,7 @@ class PictureCache(OrderedDict):
             self.popitem(last=False)
 
 
-class Explorer:
+class Explorer(Live):
     """Sliders, and the picture that they choose; every explorer is made of it.
 
     - draw: called with one keyword for each control, returns images (N, C, H, W) or (C, H, W) of one size; or an
@@ -93,8 +84,6 @@ class Explorer:
         start = tuple(control.start for control in controls.values())
         self.still_positions = [self._position(chosen) for chosen in still or [start]]
         self._draw, self._describe, self._columns, self._zoom, self._words = draw, describe, columns, zoom, words
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._task: asyncio.Task | None = None
 
     def picture(self, *position: Any) -> np.ndarray:
         """The finished picture (H, W, 3) at a position, one value for each control."""
@@ -125,8 +114,7 @@ class Explorer:
     @cached_property
     def widget(self) -> Any:
         """The live view: a box of sliders, picture and words."""
-        with suppress(RuntimeError):
-            self._loop = asyncio.get_running_loop()
+        self._join_loop()
         room = {"description_width": f"{max(len(control.description) for control in self.controls.values()) + 1}ch"}
         self._sliders, rows = [], []
         for control in self.controls.values():
@@ -156,24 +144,6 @@ class Explorer:
 
     # --- drawing ------------------------------------------------------------------------------------------
 
-    def _moved(self, change: Any = None) -> None:
-        """A slider stands elsewhere; called in whatever thread its message comes."""
-        if self._loop is not None and self._loop.is_running():
-            self._loop.call_soon_threadsafe(self._begin)
-        else:
-            for _ in self._show():
-                pass
-
-    def _begin(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-        self._task = self._loop.create_task(self._follow())
-
-    async def _follow(self) -> None:
-        with closing(self._show()) as steps:
-            for _ in steps:
-                await asyncio.sleep(PAUSE)
-
     def _show(self, drafts: bool = True) -> Iterator[None]:
         """Show the picture where the sliders stand, and yield after every step of a sampler."""
         position = tuple(slider.value for slider in self._sliders)
@@ -187,8 +157,7 @@ class Explorer:
                 yield
             self._send(self.pictures[position], words)
         except Exception as error:  # ipywidgets would swallow it, and the slider would seem dead
-            kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-            self._line.value = html.escape(f"{self._label(position)}: {kind}{error}")
+            self._line.value = html.escape(f"{self._label(position)}: {in_words(error)}")
 
     def _send(self, picture: np.ndarray, words: str, progress: str = "") -> None:
         """A draft's words go before it, a finished picture's after it, so that no draft is called finished."""
@@ -246,21 +215,3 @@ class Explorer:
             if [(pair[row], pair[column]) for pair in pairs] == list(product(down, across)):
                 return down, across
         return None
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict, dict]:
-        try:
-            data, metadata = self.still._repr_mimebundle_()
-        except UserError as error:  # the slider may still have positions that can be drawn
-            data, metadata = {"text/plain": str(error)}, {}
-        live = {} if _run_by_a_program() else self.widget._repr_mimebundle_()
-        return {**live, **data}, metadata
-
-
-def _run_by_a_program() -> bool:
-    """Whether nbconvert, nbclient or papermill runs this cell: they do not let it ask for input.
-
-    A page that nbconvert makes shows a widget in place of the still picture, and is blank without a network.
-    """
-    kernel = getattr(get_ipython(), "kernel", None)
-    request = kernel.get_parent() if kernel is not None else {}
-    return not request.get("content", {}).get("allow_stdin", True)

@@ -39,9 +39,7 @@ def class_embeddings(clip: Clip, classes: Sequence[str], templates: str | Sequen
     torch.Size([2, 512])
     """
     classes, templates = unlike(list(classes), "the classes"), template_list(templates, clip)
-    # a model that was trained on, or moved, since then has other embeddings
-    weights = sum(weight._version for weight in clip.parameters()), clip.device
-    key = tuple(classes), tuple(templates), weights
+    key = tuple(classes), tuple(templates), state_of(clip)
     kept = _kept.setdefault(clip, OrderedDict())
     if key not in kept:
         texts = [filled_in(template, name) for name in classes for template in templates]
@@ -51,6 +49,11 @@ def class_embeddings(clip: Clip, classes: Sequence[str], templates: str | Sequen
     while len(kept) > KEPT:
         kept.popitem(last=False)
     return kept[key]
+
+
+def state_of(clip: Clip) -> tuple[int, torch.device]:
+    """What changes when a model is trained on, or moved, after which its embeddings are others."""
+    return sum(weight._version for weight in clip.parameters()), clip.device
 
 
 def scores(clip: Clip, features: Tensor, embeddings: Tensor, temperature: float | None = None) -> Tensor:

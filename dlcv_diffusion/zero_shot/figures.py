@@ -18,8 +18,14 @@ from .pictures import Pictures
 from .result import Case, ZeroShotResult
 from .search import picture_features
 
-RIGHT, WRONG, OTHER = "#0072B2", "#D55E00", "#BBBBBB"
-"""Of bars: the true class, the class that was read and is not it, the rest. The colour-blind tell them apart."""
+RIGHT, WRONG, UNKNOWN, OTHER = "#0072B2", "#D55E00", "#CC79A7", "#BBBBBB"
+"""Of bars: the true class, the class that was read and is not it, the class that was read where the true one is not
+known, the rest. The colour-blind tell them apart."""
+
+PALE = 0.55
+"""How opaque bars are, so that words can be read on them."""
+
+MOST_BARS = 10
 
 SIDE, ROW = 84, 108
 LEGEND = 106
@@ -83,23 +89,100 @@ def cases_figure(
             fig.write(MARGIN, 16, title, size=10, weight="bold", va="center")
         for number, case in enumerate(cases):
             left, above = number // rows * across + MARGIN, top + number % rows * ROW
-            picture = pictures.read(places[case.file]).resize((2 * SIDE, 2 * SIDE), Image.Resampling.BICUBIC)
-            axes = fig.place(left, above + 16, SIDE, SIDE)
-            axes.imshow(np.asarray(picture), aspect="auto")
-            axes.set_axis_off()
-            fig.write(left, above + 8, f"{case.file}: {case.true}", size=7.5, va="center", parse_math=False)
-            _bars(fig, case, left + SIDE + 6, above + 16, across - SIDE - 3 * MARGIN)
+            _picture(fig, pictures.read(places[case.file]), f"{case.file}: {case.true}", left, above + 16)
+            names, values = zip(*case.top, strict=True)
+            bars = zip(names, values, bar_colours(names, values, case.true), strict=True)
+            _bars(fig, list(bars), left + SIDE + 6, above + 16, across - SIDE - 3 * MARGIN, SIDE)
     return fig
 
 
-def _bars(fig: ReportFigure, case: Case, left: float, top: float, width: float) -> None:
-    step = SIDE / len(case.top)
-    axes = fig.place(left, top, width, SIDE)
-    for number, (name, value) in enumerate(case.top):
-        colour = RIGHT if name == case.true else WRONG if number == 0 else OTHER
-        axes.barh(number, value, height=0.86, color=colour, alpha=0.55)
+def temperatures_figure(
+    pictures: Mapping[str, Image.Image],
+    words: Sequence[str],
+    cosines: Tensor,
+    temperatures: Mapping[str, float],
+    title: str = "",
+    caption: str = "",
+    *,
+    true: Sequence[str | None] | None = None,
+    facts: Facts | None = None,
+) -> ReportFigure:
+    """A row for each picture: softmax(cos / τ) over the same words, at one temperature τ beside the other.
+
+    - pictures: by what is written above them; true: which of the words is meant in each, None where none is.
+    - cosines: (N, K), of N pictures and K words; of many words only `shown` ones have a bar.
+    - temperatures: by what is written above their column.
+
+    Raises `UserError` where there are no pictures or temperatures, or not N × K cosines.
+
+    >>> import torch
+    >>> picture = {"a fox": Image.new("RGB", (64, 64))}
+    >>> taus = {"τ = 0.01": 0.01, "τ = 0.1": 0.1}
+    >>> fig = temperatures_figure(picture, ["fox", "owl"], torch.tensor([[0.3, 0.28]]), taus, facts={"model": "none"})
+    """
+    check(pictures and temperatures, "give a picture and a temperature, one or more of each")
+    fits = tuple(cosines.shape) == (len(pictures), len(words))
+    check(fits, f"cosines of shape {tuple(cosines.shape)} for {len(pictures)} pictures and {len(words)} words")
+    high, top = max(SIDE, 13 * min(len(words), MOST_BARS)), (34 if title else MARGIN) + 18
+    first, row = 2 * MARGIN + SIDE, high + 24
+    across = (PAGE - first) / len(temperatures)
+    with style():
+        fig = ReportFigure(PAGE, top + len(pictures) * row, caption=caption, facts=facts)
+        if title:
+            fig.write(MARGIN, 16, title, size=10, weight="bold", va="center")
+        for column, name in enumerate(temperatures):
+            fig.write(first + column * across, top - 9, name, size=9, va="center", parse_math=False)
+        for number, (name, picture) in enumerate(pictures.items()):
+            above = top + number * row + 16
+            _picture(fig, picture, name, MARGIN, above)
+            for column, temperature in enumerate(temperatures.values()):
+                values = (cosines[number].double() / temperature).softmax(0).tolist()
+                colours = bar_colours(words, values, true[number] if true else None)
+                bars = [(words[place], values[place], colours[place]) for place in shown(cosines[number].tolist())]
+                _bars(fig, bars, first + column * across, above, across - 2 * MARGIN, high)
+    return fig
+
+
+def shown(values: Sequence[float], most: int = MOST_BARS) -> list[int]:
+    """The places of the bars to draw: all as they come, so that bars stay where they are; of many the highest, sorted.
+
+    >>> shown([0.1, 0.7, 0.2]), shown([0.1, 0.7, 0.2], most=2)
+    ([0, 1, 2], [1, 2])
+    """
+    places = range(len(values))
+    return list(places) if len(values) <= most else sorted(places, key=lambda place: -values[place])[:most]
+
+
+def bar_colours(words: Sequence[str], values: Sequence[float], true: str | None) -> list[str]:
+    """A colour for each bar; true is None where it is not known.
+
+    >>> bar_colours(["fox", "owl", "cat"], [0.2, 0.7, 0.1], "fox") == [RIGHT, WRONG, OTHER]
+    True
+    """
+    top = words[max(range(len(words)), key=values.__getitem__)]
+    first = UNKNOWN if true is None else WRONG
+    return [RIGHT if word == true else first if word == top else OTHER for word in words]
+
+
+def _picture(fig: ReportFigure, picture: Image.Image, name: str, left: float, top: float) -> None:
+    """A picture in a square, with a name above it."""
+    small = picture.resize((2 * SIDE, 2 * SIDE), Image.Resampling.BICUBIC)
+    axes = fig.place(left, top, SIDE, SIDE)
+    axes.imshow(np.asarray(small), aspect="auto")
+    axes.set_axis_off()
+    fig.write(left, top - 8, name, size=7.5, va="center", parse_math=False)
+
+
+def _bars(
+    fig: ReportFigure, bars: Sequence[tuple[str, float, str]], left: float, top: float, width: float, height: float
+) -> None:
+    """Bars of words, probabilities and colours, from the top down."""
+    step = height / len(bars)
+    axes = fig.place(left, top, width, height)
+    for number, (name, value, colour) in enumerate(bars):
+        axes.barh(number, value, height=0.86, color=colour, alpha=PALE)
         axes.text(0.015, number, f"{name}  {value:.0%}", size=min(8.0, step / 2), va="center", parse_math=False)
-    axes.set(xlim=(0, 1), ylim=(len(case.top) - 0.5, -0.5))
+    axes.set(xlim=(0, 1), ylim=(len(bars) - 0.5, -0.5))
     axes.set_axis_off()
 
 

@@ -1,18 +1,10 @@
-"""The sliders where they live: JupyterLab in a headless Chromium, moved by keyboard.
+"""The sliders where they live: JupyterLab in a headless Chromium, moved by keyboard."""
 
-Screenshots go to `artefacts/browser/`. Without a browser these tests are skipped, or, with DLCV_REQUIRE_BROWSER=1 in
-the environment, as `.ci/run` has it, they fail.
-"""
-
-import os
-import shutil
 import subprocess
 import sys
 
 import nbformat
 import pytest
-from lab_in_browser import HOW_TO_GET_ONE, LabNotebook, chromium, find_browser, running_lab
-from run_notebooks import environment
 
 SLOW = """
 import time
@@ -36,12 +28,7 @@ eta_explorer(
 
 
 @pytest.fixture(scope="module")
-def screenshots(root):
-    return root / "artefacts" / "browser"
-
-
-@pytest.fixture(scope="module")
-def folder(root, tmp_path_factory):
+def folder(root, tmp_path_factory, write_notebook):
     """The notebooks as a reader has them, without outputs, and one whose network is slow and counts its calls."""
     folder = tmp_path_factory.mktemp("notebooks")
     for path in [*root.glob("notebooks/04_*.ipynb"), *root.glob("notebooks/05_*.ipynb")]:
@@ -50,29 +37,8 @@ def folder(root, tmp_path_factory):
             if cell.cell_type == "code":
                 cell.outputs, cell.execution_count = [], None
         nbformat.write(notebook, folder / path.name)
-    slow = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source.strip()) for source in (SLOW, EXPLORE)])
-    slow.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    nbformat.write(slow, folder / "slow.ipynb")
+    write_notebook(folder / "slow.ipynb", SLOW, EXPLORE)
     return folder
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """One browser for all tests."""
-    if find_browser() is None:
-        (pytest.fail if os.environ.get("DLCV_REQUIRE_BROWSER") else pytest.skip)(HOW_TO_GET_ONE)
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def open_notebook(browser, folder, tmp_path_factory, screenshots):
-    """A function that opens a notebook by its name, in one JupyterLab for all tests."""
-    scratch, figures = tmp_path_factory.mktemp("lab"), tmp_path_factory.mktemp("figures")
-    with running_lab(folder, scratch, environment(figures, cpu=True)) as lab:
-        yield lambda name: LabNotebook(browser, lab, name)
-    screenshots.mkdir(parents=True, exist_ok=True)
-    shutil.copy(lab.log, screenshots / "jupyterlab.log")
 
 
 def picture_sizes(events):

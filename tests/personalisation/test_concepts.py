@@ -3,7 +3,7 @@
 import pytest
 import torch
 from safetensors.torch import save_file
-from small_pipelines import custom
+from small_concepts import custom
 
 from dlcv_diffusion.errors import UserError
 from dlcv_diffusion.personalisation import load_concepts, read_concept_file

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_pipelines import QUICK, everything, flags, write_concept
+from small_concepts import QUICK, everything, flags, write_concept
 
 from dlcv_diffusion.errors import UserError
 from dlcv_diffusion.personalisation import Concept, load_concepts, read_concept_file, train_custom_diffusion

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.linalg import lstsq, null_space
-from small_pipelines import custom
+from small_concepts import custom
 
 from dlcv_diffusion.errors import UserError
 from dlcv_diffusion.personalisation import load_concepts, merge, merged_weight, read_concept_file

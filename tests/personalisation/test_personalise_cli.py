@@ -3,7 +3,7 @@
 import shlex
 
 import pytest
-from small_pipelines import custom, write_concept
+from small_concepts import custom, write_concept
 
 from dlcv_diffusion.personalisation import load_concepts, read_concept_file
 from dlcv_diffusion.personalisation.parts import parts_of

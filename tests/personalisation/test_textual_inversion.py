@@ -3,7 +3,7 @@
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_pipelines import QUICK, everything, flags, write_concept, write_small_pipeline
+from small_concepts import QUICK, everything, flags, write_concept, write_small_pipeline
 
 from dlcv_diffusion.errors import UserError
 from dlcv_diffusion.personalisation import Concept, TextualInversion, add_token, load_concepts, train_textual_inversion

@@ -118,5 +118,5 @@ def test_vectors_of_another_width_or_of_nan(pipeline):
 @pytest.mark.parametrize(("part", "name"), [("text_encoder", "text encoder"), ("vae", "autoencoder")])
 def test_a_pipeline_that_lacks_a_part(pipeline, part, name):
     setattr(pipeline, part, None)
-    with pytest.raises(UserError, match=f"has no {name}; give a whole StableDiffusionPipeline"):
+    with pytest.raises(UserError, match=f"has no {name}; give a whole text-to-image model"):
         add_token(pipeline, "<new1>", torch.zeros(32))

@@ -4,6 +4,6 @@ A `Clip` is an encoder of pictures, as everything is that we measure with, and o
 """
 
 from .encoder import Clip
-from .loading import load_clip
+from .loading import SHIPPED, load_clip
 
-__all__ = ["Clip", "load_clip"]
+__all__ = ["SHIPPED", "Clip", "load_clip"]

@@ -5,6 +5,7 @@ The networks are the same; only names differ, and transformers keeps queries, ke
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -44,6 +45,19 @@ def text_model(clip: SmallClip) -> nn.Module:
         model = CLIPTextModel(CLIPTextConfig(**_text_config(clip)))
     _fill(model, dict(_renamed(clip.model.state_dict(), TEXT, "transformer.resblocks.")), "text_model.")
     return model.eval()
+
+
+def text_tokenizer(clip: SmallClip) -> Any:
+    """transformers' `CLIPTokenizer` with the merges of this CLIP, which fills up to its context.
+
+    >>> text_tokenizer(clip)("a fox").input_ids   # doctest: +SKIP
+    [1200, 320, 871, 1201]
+    """
+    from transformers import CLIPTokenizer
+
+    with TemporaryDirectory() as folder, quietly():
+        write_tokenizer(folder, clip.merges, clip.config.context)
+        return CLIPTokenizer.from_pretrained(folder)
 
 
 def write_text_encoder(clip: SmallClip, folder: str | Path) -> None:

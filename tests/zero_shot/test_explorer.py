@@ -1,0 +1,246 @@
+"""`zero_shot_explorer` without a browser: what it computes, says and keeps, how soon, and its still picture."""
+
+import asyncio
+import base64
+import io
+import re
+import statistics
+import time
+from datetime import UTC, datetime
+
+import pytest
+import torch
+from PIL import Image
+from small_clips import SEEING, clip_file, open_clip_name, small_clip, transformers_folder  # noqa: F401 – fixtures
+from small_runs import one_thread  # noqa: F401 – for every test here
+
+from dlcv_diffusion import UserError
+from dlcv_diffusion.models.clip import Clip
+from dlcv_diffusion.models.clip.open_clip_towers import own_towers
+from dlcv_diffusion.zero_shot import Pictures, class_embeddings, load_clip, scores, zero_shot_explorer
+from dlcv_diffusion.zero_shot.bars import bars_html, picture_html
+from dlcv_diffusion.zero_shot.words import words_in
+
+CLASSES = ["fox", "owl", "castle"]
+WHEN = datetime(2026, 1, 1, tzinfo=UTC)
+LIVE = "application/vnd.jupyter.widget-view+json"
+
+
+@pytest.fixture
+def pictures():
+    draw = torch.Generator().manual_seed(0)
+    coarse = torch.randint(0, 256, (4, 3, 4, 4), dtype=torch.uint8, generator=draw)
+    images = coarse.repeat_interleave(16, 2).repeat_interleave(16, 3)
+    return Pictures.of(images, [0, 1, 2, 0], CLASSES)
+
+
+@pytest.fixture
+def clip():
+    ours = small_clip(SEEING, templates=["a photo of a {}."], classes=["fox", "owl"])
+    return Clip(own_towers(ours), "small", ours.facts).eval()
+
+
+@pytest.fixture
+def explorer(clip, pictures):
+    explorer = zero_shot_explorer(clip, pictures)
+    explorer.widget  # noqa: B018 - built when it is first asked for
+    return explorer
+
+
+def bars(explorer):
+    """{word: (probability, cosine)} as the live table writes them."""
+    rows = re.findall(
+        r'<th scope="row".*?>(?:▸ )?(?:<b>)?([^<]*).*?<td.*?>(.*?)</td><td.*?>(.*?)</td>', explorer._bars.value
+    )
+    return {word: numbers for word, *numbers in rows}
+
+
+def line(explorer):
+    return re.sub("<.*?>", "", explorer._line.value)
+
+
+def uploaded(explorer, name, content):
+    explorer._upload.value = (
+        {"name": name, "type": "", "size": len(content), "content": content, "last_modified": WHEN},
+    )
+
+
+def a_png(colour="navy", size=(30, 20)):
+    buffer = io.BytesIO()
+    Image.new("RGB", size, colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+# --- what it computes -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["ours", "open_clip", "transformers"])
+def test_probabilities_are_those_of_scores(kind, pictures, clip_file, open_clip_name, transformers_folder):  # noqa: F811
+    source = {"ours": (clip_file,), "open_clip": open_clip_name, "transformers": (transformers_folder,)}[kind]
+    clip = load_clip(*map(str, source), device="cpu")
+    explorer = zero_shot_explorer(clip, pictures)
+    for template, temperature in (("A photo of a {}.", None), ("{}", 0.2)):
+        features = clip.encode_images([pictures.read(1)])
+        wanted = scores(clip, features, class_embeddings(clip, CLASSES, [template]), temperature)[0]
+        found = explorer.probabilities(1, CLASSES, template, temperature or clip.temperature)
+        torch.testing.assert_close(found.float(), wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_it_starts_with_what_suits_the_model(clip, pictures, clip_file):  # noqa: F811
+    explorer = zero_shot_explorer(clip, pictures)
+    assert explorer.template == "a photo of {}." and explorer.words == ["a fox", "an owl", "a castle"]
+    assert explorer.temperature == clip.temperature
+    explorer = zero_shot_explorer(load_clip(clip_file, device="cpu"), pictures)
+    assert explorer.template == "A photo of a {}." and explorer.words == CLASSES
+
+
+def test_a_model_that_is_trained_on_is_asked_anew(clip, pictures):
+    explorer = zero_shot_explorer(clip, pictures)
+    before = explorer.probabilities(0, CLASSES, "{}", 1.0)
+    with torch.no_grad():
+        for weight in clip.parameters():
+            weight.mul_(0.9)
+    assert not torch.equal(explorer.probabilities(0, CLASSES, "{}", 1.0), before)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"words": "a fox"}, "type at least two words"),
+        ({"words": ""}, "no words to choose from"),
+        ({"words": "fox, owl,fox"}, "'fox' is there twice"),
+        ({"words": [str(number) for number in range(201)]}, "201 words; type at most 200"),
+        ({"words": ["fox", "fox " * 60]}, "tokens long, and this CLIP reads 16; say it shorter"),
+        ({"template": "a photo"}, "no place for the name"),
+        ({"temperature": 0}, "temperature is 0; it must be above 0"),
+        ({"still": [0.1, float("inf")]}, "temperature is inf"),
+    ],
+)
+def test_what_cannot_be_shown_is_refused_in_a_sentence(options, said, clip, pictures):
+    with pytest.raises(UserError, match=re.escape(said)):
+        zero_shot_explorer(clip, pictures, **options)
+
+
+def test_words_are_separated_as_people_do():
+    assert words_in(" a fox,an  owl ，a cat、\n\na dog; ") == ["a fox", "an owl", "a cat", "a dog"]
+
+
+# --- the live view ----------------------------------------------------------------------------------------------------
+
+
+def test_each_control_moves_what_it_should(explorer):
+    start, picture = bars(explorer), explorer._picture.value
+    assert list(start) == ["a fox", "an owl", "a castle"] and "a castle" in line(explorer)
+    explorer._slider.value = 1.0
+    warmer = bars(explorer)
+    assert warmer != start and [cos for _, cos in warmer.values()] == [cos for _, cos in start.values()]
+    assert explorer._picture.value == picture and not explorer._reset.disabled
+    explorer._reset.click()
+    assert bars(explorer) == start and explorer._reset.disabled
+    explorer._choice.value = 2
+    assert explorer._picture.value != picture and bars(explorer) != start and list(bars(explorer)) == list(start)
+    explorer._choice.value = 0
+    explorer._words.value = "a fox\na <cat>"
+    assert list(bars(explorer)) == ["a fox", "a &lt;cat&gt;"]
+    assert "CLIP reads “a photo of a fox.” and so on. Not among the things" in line(explorer)
+    explorer._template.value = "{} at night"
+    assert "“a fox at night”" in line(explorer)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("", "there are no words"),
+        ("a fox", "'a fox' alone has the probability 1"),
+        ("a fox, a fox", "'a fox' is there twice"),
+        ("a fox, " + "an owl and " * 20, "this CLIP reads 16; say it shorter"),
+    ],
+)
+def test_words_that_do_not_do_are_said_and_nothing_is_lost(explorer, words, said):
+    before, was = bars(explorer), explorer._words.value
+    explorer._words.value = words
+    assert said in line(explorer).replace("&#x27;", "'") and "Error" not in line(explorer)
+    assert bars(explorer) == before and "opacity:.4" in explorer._bars.value
+    explorer._words.value = was
+    assert bars(explorer) == before and "opacity" not in explorer._bars.value
+
+
+def test_an_own_picture_joins_the_others_and_a_file_that_is_none_changes_nothing(explorer):
+    given = bars(explorer)
+    uploaded(explorer, "me <1>.png", memoryview(a_png()))
+    own, picture = bars(explorer), explorer._picture.value
+    assert own != given and 'alt="the picture your own: me &lt;1&gt;.png"' in picture
+    assert len(explorer._choice.options) == 5
+    uploaded(explorer, "notes.txt", b"no picture at all")
+    assert "'notes.txt' is not a picture that can be read" in line(explorer).replace("&#x27;", "'")
+    assert (bars(explorer), explorer._picture.value) == (own, picture)
+    explorer._choice.value = 0
+    assert bars(explorer) == given
+    uploaded(explorer, "second.png", a_png("orange"))
+    assert [label for label, _ in explorer._choice.options][4:] == ["your own: second.png"]
+    assert bars(explorer) not in (given, own)
+
+
+def test_only_the_last_of_many_moves_is_encoded_and_texts_are_encoded_once(clip, pictures, monkeypatch):
+    encoded = []
+    encode = clip.encode_texts
+    monkeypatch.setattr(clip, "encode_texts", lambda texts: encoded.extend(texts) or encode(texts))
+
+    async def scenario():
+        explorer = zero_shot_explorer(clip, pictures, "fox, owl", template="{}")
+        explorer.widget  # noqa: B018
+        typed = "fox, owl, cat"
+        for end in range(9, len(typed) + 1):
+            explorer._words.value = typed[:end]
+            await asyncio.sleep(0.005)
+        while len(bars(explorer)) < 3:
+            await asyncio.sleep(0.001)
+        explorer._slider.value = 2.0
+        await asyncio.sleep(0.05)
+
+    asyncio.run(asyncio.wait_for(scenario(), 60))
+    assert encoded == ["fox", "owl", "cat"]
+
+
+def test_it_answers_within_a_fifth_of_a_second(explorer):
+    times = []
+    for number in range(8):
+        moves = [
+            lambda: setattr(explorer._choice, "value", (number + 1) % 4),  # noqa: B023 - called at once
+            lambda: setattr(explorer._slider, "value", 0.02 * (number + 1)),  # noqa: B023
+            lambda: setattr(explorer._words, "value", f"a fox, an owl, {number} cats"),  # noqa: B023
+            lambda: uploaded(explorer, f"{number}.png", a_png((number, 0, 0), (640, 480))),  # noqa: B023
+        ]
+        for move in moves:
+            begun = time.perf_counter()
+            move()
+            times.append(time.perf_counter() - begun)
+    assert statistics.median(times) < 0.2
+
+
+def test_bars_say_who_is_first_and_of_many_only_ten_are_shown():
+    page = bars_html([f"word {n}" for n in range(12)], [0.1] * 12, [n / 66 for n in range(12)])
+    assert page.count("<tr>") == 1 + 10 and "and 2 less probable" in page and "▸ <b>word 11</b>" in page
+    assert page.index("word 11") < page.index("word 10")
+
+
+def test_a_picture_keeps_its_shape():
+    source = re.search('base64,(.*?)"', picture_html(Image.new("RGB", (400, 100)), "wide"))[1]
+    assert Image.open(io.BytesIO(base64.b64decode(source))).size == (224, 56)
+
+
+# --- the still picture ------------------------------------------------------------------------------------------------
+
+
+def test_the_still_has_pictures_at_temperatures_and_stands_beside_the_widget(clip, pictures):
+    explorer = zero_shot_explorer(clip, pictures, "a fox, a bridge", title="Words", facts={"seed": 0})
+    data, _ = explorer._repr_mimebundle_()
+    assert set(data) == {LIVE, "image/png", "text/plain"} and data["image/png"].startswith(b"\x89PNG")
+    words = [text.get_text() for text in explorer.still.texts]
+    assert words[:2] == ["Words", "τ = 0.07, as learnt"] and words[4:] == [
+        f"{n}_{n}.png: {CLASSES[n]}" for n in range(3)
+    ]
+    assert explorer.still.facts == {"model": "small", "seed": 0, "template": "a photo of {}."}
+    drawn = [text.get_text() for axes in explorer.still.axes for text in axes.texts]
+    share = explorer.probabilities(0, ["a fox", "a bridge"], "a photo of {}.", clip.temperature)[0]
+    assert drawn[0] == f"a fox  {share:.0%}" and len(drawn) == 3 * 3 * 2
