@@ -6,7 +6,8 @@ from safetensors.torch import save_file
 from small_concepts import custom
 
 from dlcv_diffusion.errors import UserError
-from dlcv_diffusion.personalisation import load_concepts, read_concept_file
+from dlcv_diffusion.models.text_to_image import load_text_to_image
+from dlcv_diffusion.personalisation import expanded, load_concepts, read_concept_file
 from dlcv_diffusion.personalisation.concepts import write_embedding
 from dlcv_diffusion.personalisation.parts import parts_of
 
@@ -62,6 +63,15 @@ def test_they_come_into_the_pipeline(pipeline, tmp_path):
     with pytest.raises(UserError, match="the token '<new1>' exists already"):
         load_concepts(pipeline, tmp_path / "a.pt")
     assert load_concepts(pipeline, tmp_path / "a.pt", token="<again>") == ["<again>"]
+
+
+def test_a_text_to_image_model_reads_prompts_with_them(pipeline_folder, pipeline, tmp_path):
+    sd = load_text_to_image(pipeline_folder, "cpu")
+    torch.save(FORMS["automatic.pt"], tmp_path / "a.pt")
+    assert load_concepts(sd, tmp_path / "a.pt") == load_concepts(pipeline, tmp_path / "a.pt") == ["<new1>"]
+    found = sd.encode_prompts([expanded("a <new1>, a fox", sd.tokenizer)])
+    wanted, _ = pipeline.encode_prompt("a <new1>, a fox", "cpu", 1, False)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
 
 
 def test_a_file_of_several_terms(tmp_path):
