@@ -14,7 +14,7 @@ import typer
 from typer import Argument, Option
 
 from ..errors import check
-from . import figures, grade, options, sample, train, zero_shot
+from . import figures, grade, options, personalise, sample, train, zero_shot
 from .options import examples, group, numbers, speaks, written
 from .sentences import of_the_output, sentence
 
@@ -28,6 +28,7 @@ app = group(
 app.add_typer(train.app, name="train")
 app.add_typer(sample.app, name="sample")
 app.add_typer(grade.app, name="grade")
+app.add_typer(personalise.app, name="personalise")
 app.command("zero-shot", epilog=zero_shot.EXAMPLES)(zero_shot.zero_shot)
 app.command("figures", epilog=figures.EXAMPLES)(figures.figures)
 
@@ -85,7 +86,7 @@ def noise(
     like: Annotated[str | None, Option(help="the weights that will draw: noises of their size")] = None,
     unet_py: options.UnetPy = None,
 ) -> None:
-    """Draw noises N(0, I) for `sample faces`, in the course's format."""
+    """Draw noises N(0, I) for `sample faces` in the course's way."""
     from ..denoiser import load_denoiser
     from ..faces.noises import write_noises
 

@@ -1,6 +1,7 @@
 """Code of others, which may fail in any way."""
 
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -32,18 +33,19 @@ def quietly() -> Iterator[None]:
     >>> with quietly():
     ...     warnings.warn("read me")
     """
-    disabled, bars = logging.root.manager.disable, None
+    disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     with suppress(ImportError):
-        from transformers.utils import logging as bars
-    shown = bars is not None and bars.is_progress_bar_enabled()
+        import transformers.utils.logging  # noqa: F401 – what reads files imports it anyway
+    libraries = [sys.modules.get(f"{name}.utils.logging") for name in ("transformers", "diffusers")]
+    shown = [bars for bars in libraries if bars is not None and bars.is_progress_bar_enabled()]
     try:
-        if shown:
+        for bars in shown:
             bars.disable_progress_bar()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        if shown:
+        for bars in shown:
             bars.enable_progress_bar()
         logging.disable(disabled)

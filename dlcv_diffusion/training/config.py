@@ -22,6 +22,8 @@ class RunConfig:
     - clip_grad: gradients are scaled down to this norm at most, or left alone (None).
     - precision: "no" (float32), "bf16" or "fp16", as accelerate calls it; "auto" is bf16 where the device is quick at
       it, else float32, and what it came to stands in the checkpoint.
+    - accumulate: the batch is taken in so many parts, one after the other: the memory of one, the gradient of the whole
+      (of a loss that is a mean over the batch).
     - compile: `torch.compile` for the network. It takes a minute and pays for long runs; a run may be resumed with or
       without it, since what is saved is the plain model.
 
@@ -42,6 +44,7 @@ class RunConfig:
     precision: Literal["no", "bf16", "fp16", "auto"] = "no"
     decay: Share = 1.0
     compile: bool = False
+    accumulate: Annotated[int, Field(ge=1, le=2**16)] = 1
 
 
 @declared

@@ -177,14 +177,19 @@ class Training:
         mine = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
         for group in self.adam.param_groups:
             group["lr"] = lr
-        loss = self.objective.loss(self.network, *(part[mine].to(self.device, non_blocking=True) for part in batch))
-        self.accelerator.backward(loss)
+        batch = [part[mine].to(self.device, non_blocking=True) for part in batch]
+        loss, count = torch.zeros((), device=self.device), len(batch[0])
+        for rows in torch.arange(count).chunk(self.config.accumulate):  # the gradient of the mean is their sum
+            part = slice(int(rows[0]), int(rows[-1]) + 1)
+            share = self.objective.loss(self.network, *(each[part] for each in batch)) * (len(rows) / count)
+            self.accelerator.backward(share)
+            loss = loss + share.detach()
         if self.config.clip_grad is not None:
             self.accelerator.clip_grad_norm_(self.trained, self.config.clip_grad)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.update_average(self.config.ema_decay if step else 0.0)  # it begins with the weights after the first step
-        return self.accelerator.reduce(loss.detach(), reduction="mean")
+        return self.accelerator.reduce(loss, reduction="mean")
 
     def network(self, *inputs: Any) -> Any:
         """What the model gives, computed in the run's precision."""

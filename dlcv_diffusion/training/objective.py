@@ -43,7 +43,8 @@ class Objective(Protocol):
     def loss(self, network: Callable[..., Any], *batch: Tensor) -> Tensor:
         """The mean loss, (), of a batch on the device; `network` is the model, in the run's precision.
 
-        It is called once, as the model is, and nothing else of the model is used: it may be compiled or shared.
+        It is called once, as the model is, and nothing else of the model is used: it may be compiled or shared. With
+        `accumulate`, the batch is a part of the step's.
         """
 
     def save(self, average: nn.Module, path: Path, facts: Mapping[str, Any]) -> None:

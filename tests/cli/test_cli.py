@@ -34,6 +34,7 @@ from dlcv_diffusion.training import TrainConfig
 
 GROUPS = ["", "train", "sample", "grade"]
 VERBS = [*GROUPS, "figures", "convert", "info", "noise", "zero-shot", "train clip"]
+VERBS += ["personalise", "personalise train", "personalise merge"]
 VERBS += [f"{group} {what}" for group in GROUPS[1:] for what in ("digits", "faces")]
 
 
@@ -57,7 +58,7 @@ def test_every_verb_has_help_with_an_example(dlcv, verb):
     assert all(re.match(r"  +(dlcv|accelerate launch|torchrun) ", line) for line in examples.splitlines() if line)
 
 
-@pytest.mark.parametrize("verb", GROUPS)
+@pytest.mark.parametrize("verb", [*GROUPS, "personalise"])
 def test_without_a_verb_it_helps(dlcv, verb):
     _, out, err = dlcv(verb)
     assert "Usage:" in out + err

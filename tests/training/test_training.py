@@ -288,6 +288,12 @@ def test_bf16_follows_float32_from_near_and_one_process_can_do_both(tmp_path):
     assert bf16[-1].model(x, t).dtype == torch.float32  # the model is not left with autocast in it
 
 
+@pytest.mark.parametrize("parts", [2, 3, 4, 9])
+def test_a_batch_in_parts_follows_the_path_of_the_whole(tmp_path, parts):
+    whole, taken = small_train(tmp_path / "whole"), small_train(tmp_path / "parts", accumulate=parts)
+    assert [state.loss for state in taken] == pytest.approx([state.loss for state in whole], rel=1e-4)
+
+
 def test_training_touches_no_global_generator(tmp_path):
     model, config = small_unet(timesteps=20), TrainConfig(steps=2, batch_size=4)
     before = torch.get_rng_state()

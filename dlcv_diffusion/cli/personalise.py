@@ -1,0 +1,94 @@
+"""`dlcv personalise …`"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from typer import Argument, Option
+
+from ..errors import check
+from ..files import atomic_write
+from . import options
+from .options import examples, given, group, show_training
+
+app = group(
+    "Teach a text-to-image model new words by a few pictures.",
+    'dlcv personalise train --images my_dog --token "<new1>" --initialiser dog --out runs/dog',
+    "dlcv personalise merge runs/dog runs/mug --out runs/both.safetensors",
+)
+
+MODEL = "emoji, a folder of diffusers, a .ckpt or .safetensors, or a name on the hub"
+Model = Annotated[str, Option(metavar="NAME|FOLDER|FILE", help=MODEL)]
+Several = "; once for each concept"
+
+
+@app.command(
+    "train",
+    epilog=examples(
+        'dlcv personalise train --images my_dog --token "<new1>" --initialiser dog --model stable-diffusion-v1-4/',
+        'dlcv personalise train --images paintings --token "<new2>" --kind style --out runs/painter',
+        'dlcv personalise train --method custom-diffusion --images dog --token "<new1>" --images mug --token "<new2>"',
+    ),
+)
+def train(
+    images: Annotated[list[Path], Option(metavar="DIR", help=f"three to six pictures (folder or zip){Several}")],
+    token: Annotated[list[str], Option(help=f"the new word, such as <new1>{Several}")],
+    initialiser: Annotated[list[str] | None, Option(metavar="WORD", help=f"what kind of thing it is{Several}")] = None,
+    kind: Annotated[list[str] | None, Option(metavar="object|style", help=f"object by default{Several}")] = None,
+    template: Annotated[list[str] | None, Option(help="a sentence with {}, instead of the kind's; repeatable")] = None,
+    prior: Annotated[
+        list[str] | None, Option(metavar="DIR|COUNT", help=f"pictures of its kind, or how many to draw{Several}")
+    ] = None,
+    method: Annotated[Literal["textual-inversion", "custom-diffusion"], Option()] = "textual-inversion",
+    model: Model = "emoji",
+    vectors: Annotated[int | None, Option(help="vectors a word; 1 by default", min=1, max=64)] = None,
+    out: options.RunFolder = Path("runs/new1"),
+    resume: options.Resume = False,
+    steps: options.Steps = None,
+    batch_size: options.TrainBatchSize = None,
+    accumulate: Annotated[int | None, Option(help="parts that a batch is taken in: less memory", min=1)] = None,
+    checkpointing: Annotated[bool | None, Option(help="compute activations twice: less memory")] = None,
+    lr: options.LearningRate = None,
+    seed: options.TrainSeed = 0,
+    precision: options.Precision = None,
+    device: options.Device = None,
+    checkpoint_every: options.CheckpointEvery = 500,
+) -> None:
+    """Learn a new word for the pictures of each concept."""
+    from ..models.text_to_image import load_text_to_image
+    from ..personalisation import Concept, train_custom_diffusion, train_textual_inversion
+
+    columns: dict[str, Any] = {"--initialiser": initialiser, "--kind": kind, "--prior": prior, "--token": token}
+    for name, column in columns.items():
+        fits = column is None or len(column) == len(images)
+        check(fits, f"{len(images)} --images and {len(column or [])} {name}; give one for each concept, in order")
+    blank = [None] * len(images)
+    priors = [int(each) if each.isdecimal() else each for each in prior or ["0"] * len(images)]
+    rows = zip(images, token, initialiser or blank, kind or ["object"] * len(images), priors, strict=True)
+    concepts = [Concept(folder, name, word, which, template, kept) for folder, name, word, which, kept in rows]
+    run = {"resume": resume, "device": device, "checkpoint_every": checkpoint_every, "seed": seed}
+    run |= given(steps=steps, batch_size=batch_size, lr=lr, precision=precision, vectors=vectors)
+    run |= given(accumulate=accumulate, checkpointing=checkpointing)
+    if method == "custom-diffusion":
+        show_training(train_custom_diffusion(load_text_to_image(model, device), concepts, out, **run), out)
+        return
+    check(
+        len(concepts) == 1, "textual inversion learns one concept at a time; run it once for each, with another --out"
+    )
+    check(prior is None, "--prior goes with --method custom-diffusion; textual inversion keeps the kind as it is")
+    show_training(train_textual_inversion(load_text_to_image(model, device), concepts[0], out, **run), out)
+
+
+@app.command("merge", epilog=examples("dlcv personalise merge runs/dog runs/mug --out runs/both.safetensors"))
+def merge(
+    learnt: Annotated[list[Path], Argument(metavar="RUN...", help="runs or files of --method custom-diffusion")],
+    out: Annotated[Path, Option(metavar="FILE", help="the .safetensors file to write")],
+    model: Model = "emoji",
+) -> None:
+    """Join what Custom Diffusion learnt apart, in closed form."""
+    from ..models.text_to_image import load_text_to_image
+    from ..personalisation import merge as merged
+
+    check(out.suffix == ".safetensors", f"'{out}' is no .safetensors file; name one to write")
+    with atomic_write(out) as table:  # what cannot be written is found out now
+        tokens = merged(load_text_to_image(model, "cpu"), learnt, table)
+    print(f"{', '.join(tokens)}: {out}")

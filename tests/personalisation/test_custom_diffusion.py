@@ -1,0 +1,160 @@
+"""Custom Diffusion: every concept's vector moves, keys and values move, nothing else; one file, the same anywhere."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from small_concepts import QUICK, everything, flags, write_concept
+
+from dlcv_diffusion.errors import UserError
+from dlcv_diffusion.personalisation import Concept, load_concepts, read_concept_file, train_custom_diffusion
+from dlcv_diffusion.personalisation.custom_diffusion import CustomDiffusion, prior_stream
+from dlcv_diffusion.personalisation.learning import PersonalisationConfig
+from dlcv_diffusion.personalisation.parts import cross_attention, parts_of
+from dlcv_diffusion.personalisation.tokens import initial_vectors
+
+
+def train(pipeline, concepts, out, **options):
+    return [*train_custom_diffusion(pipeline, concepts, out, **{**QUICK, **options})]
+
+
+def three(tmp_path, **more):
+    words = {"red": "fox", "blue": "owl", "green": "castle"}
+    folders = [write_concept(tmp_path / colour, colour, count=2) for colour in words]
+    rows = enumerate(zip(folders, words.values(), strict=True), start=1)
+    return [Concept(folder, f"<new{number}>", word, **more) for number, (folder, word) in rows]
+
+
+def test_every_token_moves_keys_and_values_move_and_nothing_else(pipeline, tmp_path):
+    before, how = everything(pipeline), flags(pipeline)
+    start = {
+        token: initial_vectors(pipeline, word)
+        for token, word in {"<new1>": "fox", "<new2>": "owl", "<new3>": "castle"}.items()
+    }
+    states = train(pipeline, three(tmp_path), tmp_path / "run", batch_size=3)
+    assert everything(pipeline) == before and flags(pipeline) == how
+    found = read_concept_file(tmp_path / "run")
+    assert list(found.vectors) == list(start)
+    for token, rows in found.vectors.items():  # the last one too
+        assert (rows - start[token]).abs().max() > 1e-3, token
+    assert sorted(found.deltas) == sorted(cross_attention(pipeline.unet)) and len(found.deltas) % 2 == 0
+    assert all(delta.abs().max() > 1e-6 for delta in found.deltas.values())
+    network, trained = states[-1].model, set(cross_attention(pipeline.unet))
+    unet, text = (dict(each.named_parameters()) for each in (pipeline.unet, pipeline.text_encoder))
+    for name, weight in network.unet.named_parameters():
+        assert torch.equal(weight, unet[name]) != (name in trained), name
+    for name, weight in network.text_encoder.named_parameters():
+        assert weight.requires_grad or torch.equal(weight, text[name.replace(".table", "")]), name
+
+
+def test_the_prior_is_drawn_once_and_kept(pipeline, tmp_path):
+    concepts = three(tmp_path, prior=2)[:2]
+    states = train_custom_diffusion(pipeline, concepts, tmp_path / "run", **QUICK, checkpoint_every=1)
+    next(states)
+    states.close()
+    drawn = sorted((tmp_path / "run" / "prior").rglob("*.png"))
+    assert len(drawn) == 4
+    times = [path.stat().st_mtime_ns for path in drawn]
+    train(pipeline, concepts, tmp_path / "run", resume=True)
+    assert [path.stat().st_mtime_ns for path in drawn] == times
+
+
+def test_a_prior_that_is_given_takes_its_turn_with_its_weight(pipeline, tmp_path, concept_folder):
+    concept = Concept(
+        concept_folder, "<new1>", "fox", prior=write_concept(tmp_path / "prior", "blue"), templates=["a {}"]
+    )
+    train(pipeline, [concept], tmp_path / "run", prior_weight=0.5, steps=1)
+    config = PersonalisationConfig(steps=1, prior_weight=0.5)
+    stream, _ = prior_stream(parts_of(pipeline), pipeline.tokenizer, concept, config, tmp_path)
+    assert stream.weight == 0.5 and len(stream.latents) == 4
+    assert pipeline.tokenizer.decode(stream.ids[0], skip_special_tokens=True).strip() == "a fox"
+    with pytest.raises(UserError, match="its kind has no name; give the initialiser"):
+        train(pipeline, [Concept(concept_folder, "<new1>", prior=2)], tmp_path / "other")
+
+
+def test_a_run_goes_on_to_the_same_bits(pipeline, tmp_path):
+    concepts = three(tmp_path)[:2]
+    train(pipeline, concepts, tmp_path / "whole")
+    states = train_custom_diffusion(pipeline, concepts, tmp_path / "two", **QUICK, checkpoint_every=2)
+    next(states), next(states)
+    states.close()
+    train(pipeline, concepts, tmp_path / "two", resume=True)
+    whole, two = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "two"))
+    assert whole.keys() == two.keys() and all(torch.equal(whole[name], two[name]) for name in whole)
+
+
+def test_in_bfloat16_what_trains_is_float32(pipeline, tmp_path):
+    states = train(pipeline, three(tmp_path)[:1], tmp_path / "run", precision="bf16", steps=2, checkpointing=True)
+    network, trained = states[-1].model, set(cross_attention(pipeline.unet))
+    for name, weight in network.unet.named_parameters():
+        assert weight.dtype == (torch.float32 if name in trained else torch.bfloat16)
+    assert all(delta.abs().max() > 0 for delta in read_concept_file(tmp_path / "run").deltas.values())
+
+
+DRAW = """
+import sys
+import numpy as np, torch
+sys.modules["peft"] = None  # importing it fails from now on
+from diffusers import StableDiffusionPipeline
+from dlcv_diffusion.personalisation import load_concepts
+torch.set_num_threads(1)
+pipeline = StableDiffusionPipeline.from_pretrained(sys.argv[1], safety_checker=None)
+load_concepts(pipeline, sys.argv[2])
+draw = torch.Generator().manual_seed(0)
+np.save(sys.argv[3], pipeline("a <new1> and a <new2>", num_inference_steps=4, generator=draw, output_type="np").images)
+"""
+
+
+def drawn(pipeline, prompt):
+    draw = torch.Generator().manual_seed(0)
+    return pipeline(prompt, num_inference_steps=4, generator=draw, output_type="np").images
+
+
+def test_a_new_process_draws_the_same_without_peft(pipeline, pipeline_folder, tmp_path):
+    """Here, with peft where it is installed; there, without."""
+    train(pipeline, three(tmp_path)[:2], tmp_path / "run", lr=0.01, lr_ratio=10.0)
+    before = drawn(pipeline, "a fox and a castle")
+    load_concepts(pipeline, tmp_path / "run")
+    here = drawn(pipeline, "a <new1> and a <new2>")
+    words = [pipeline_folder, tmp_path / "run", tmp_path / "there.npy"]
+    subprocess.run([sys.executable, "-c", DRAW, *map(str, words)], check=True, timeout=500)
+    assert np.abs(np.load(words[-1]) - here).max() < 1e-5
+    assert np.abs(drawn(pipeline, "a fox and a castle") - before).max() > 1e-3  # keys and values did change
+
+
+def test_the_file_of_stable_diffusion_1_4_is_below_80_megabytes():
+    """Its U-Net on the meta device: only shapes."""
+    from diffusers import UNet2DConditionModel
+
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(cross_attention_dim=768, sample_size=64, attention_head_dim=8)
+    weights = dict(unet.named_parameters())
+    assert sum(weight.numel() for weight in weights.values()) == 859_520_964  # as published
+    names = cross_attention(unet)
+    numbers = sum(weights[name].numel() for name in names)
+    assert len(names) == 32 and numbers == 2 * 768 * (5 * 320 + 5 * 640 + 6 * 1280)
+    assert 2 * numbers < 40e6  # bytes, in half precision
+
+
+def test_a_model_without_cross_attention(pipeline, tmp_path, concept_folder):
+    from diffusers import UNet2DModel
+
+    pipeline.unet = UNet2DModel(
+        sample_size=8,
+        block_out_channels=(8, 8),
+        norm_num_groups=4,
+        down_block_types=("DownBlock2D",) * 2,
+        up_block_types=("UpBlock2D",) * 2,
+    )
+    with pytest.raises(UserError, match="has no cross-attention"):
+        CustomDiffusion(parts_of(pipeline), [("<new1>", torch.zeros(1, 32))])
+
+
+@pytest.mark.parametrize("concepts", [[], ["<new1>", "<new1>"]])
+def test_concepts_that_cannot_be_learnt_together(pipeline, tmp_path, concept_folder, concepts):
+    said = "exists already" if concepts else "there is no concept to learn"
+    with pytest.raises(UserError, match=said):
+        train(pipeline, [Concept(concept_folder, token, "fox") for token in concepts], tmp_path / "run")
