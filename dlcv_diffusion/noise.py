@@ -3,7 +3,8 @@
 Every image has a generator of its own, on the CPU: neither the batch nor the device changes a picture.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from numbers import Integral
 
 import numpy as np
@@ -44,6 +45,23 @@ class NoiseStream:
         count = len(self.generators)
         check(len(x) == count, f"{count} seeds for {len(x)} images; give one seed for each image")
         return _draw(self.generators, x.shape[1:], x.device).to(x.dtype)
+
+
+@contextmanager
+def seeded_weights(seed: int) -> Iterator[None]:
+    """Inside, layers made on the CPU draw their first weights from `seed` alone; torch's generators stay as they were.
+
+    Also those of GPUs, which `torch.manual_seed` would start anew.
+
+    >>> with seeded_weights(0):
+    ...     layer = torch.nn.Linear(2, 2)
+    """
+    state = torch.get_rng_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
 
 
 def _draw(generators: Sequence[torch.Generator], shape: Sequence[int], device: torch.device) -> Tensor:

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlcv_diffusion import NoiseStream, UserError, seeded_noise
+from dlcv_diffusion.noise import seeded_weights
 
 SHAPE = (3, 5, 7)  # no multiple of anything that a vectorised generator might like
 
@@ -79,3 +80,18 @@ def test_a_gpu_gets_the_same_noise():
     cpu = seeded_noise((2, *SHAPE), [1, 2])
     assert torch.equal(seeded_noise((2, *SHAPE), [1, 2], device="cuda").cpu(), cpu)
     assert torch.equal(NoiseStream([1, 2])(cpu.cuda()).cpu(), NoiseStream([1, 2])(cpu))
+
+
+def test_seeded_weights_leave_every_generator_as_it_was(monkeypatch):
+    seeded = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    torch.manual_seed(3)
+    wanted = torch.nn.Linear(4, 4).weight
+    seeded.clear()
+    state = torch.get_rng_state()
+    with seeded_weights(3):
+        found = torch.nn.Linear(4, 4).weight
+    assert torch.equal(found, wanted) and torch.equal(torch.get_rng_state(), state) and not seeded
+    with pytest.raises(ValueError, match="inside"), seeded_weights(3):
+        raise ValueError("inside")
+    assert torch.equal(torch.get_rng_state(), state)

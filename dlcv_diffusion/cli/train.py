@@ -125,7 +125,7 @@ def clip(
 @app.command(
     "autoencoder",
     epilog=examples(
-        "dlcv train autoencoder                                   (what ships: three quarters of an hour)",
+        "dlcv train autoencoder                                   (what ships)",
         "dlcv train autoencoder --preset tiny --out runs/tiny_autoencoder",
     ),
 )
@@ -154,7 +154,7 @@ def autoencoder(
 @app.command(
     "text-to-image",
     epilog=examples(
-        "dlcv train text-to-image                                 (what ships: half a day)",
+        "dlcv train text-to-image                                 (what ships)",
         "dlcv train text-to-image --autoencoder runs/autoencoder/model --clip runs/clip/model.safetensors",
         "dlcv train text-to-image --init runs/text_to_image/model --out runs/further",
     ),

@@ -4,10 +4,9 @@ Rombach et al., arXiv 2112.10752, section 3.1 and appendix G: reconstruction, an
 small that it does little more than keep the latents near zero; without their adversarial term.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +14,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import check
 from ..evaluation.psnr import psnr
 from ..files import staging_folder
-from ..images.pixels import to_uint8, to_x0
+from ..images.pixels import to_x0
 from ..models.registry import plain
 from ..models.text_to_image.latents import decode, downsampling, encode
-from ..models.text_to_image.saving import write_half
-from ..samplers import evaluating
+from ..models.text_to_image.saving import write_facts, write_half
+from ..noise import seeded_weights
 from ..training.checkpoints import short_hash
-from ..training.config import RunConfig
+from ..training.config import RunConfig, with_options
 from ..training.loop import TrainState, check_start, run
 from ..training.objective import Objective, batch_indices, generator_of
-from ..training.recipe import write_sheet
+from ..training.recipe import recipe_of, write_sheet
 from .scenes import KINDS, Kind
 from .splits import Split, pictures
+from .sprites import SIDE
 from .world import World, load_world
 
 SHARES: Mapping[Kind, float] = {"white": 0.15, "colour": 0.2, "pair": 0.3, "style": 0.35}
@@ -39,9 +38,10 @@ SQUARED = 4.0
 """Weight of the mean squared error, beside the mean absolute error."""
 
 KL_WEIGHT = 1e-6
-"""Weight of the Kullback–Leibler term, a sum over the latents of a picture."""
+"""Weight of the Kullback–Leibler term, a sum over the latents of a picture, beside means over its pixels."""
 
-PIXELS = 64
+STANDARD = 1024
+"""Over so many scenes the latents' mean and variance are measured."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,7 @@ class AutoencoderRecipe:
         from diffusers import AutoencoderKL
 
         levels = len(self.channels)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded_weights(seed):
             return AutoencoderKL(
                 block_out_channels=self.channels,
                 down_block_types=("DownEncoderBlock2D",) * levels,
@@ -77,7 +76,7 @@ class AutoencoderRecipe:
                 latent_channels=self.latents,
                 norm_num_groups=1,  # of a few channels each, a CPU takes half the step's time for them
                 mid_block_add_attention=False,
-                sample_size=PIXELS,
+                sample_size=SIDE,
                 scaling_factor=1.0,  # see `standardised`
             )
 
@@ -85,11 +84,11 @@ class AutoencoderRecipe:
 OURS: Mapping[str, Any] = {"weight_decay": 0.0, "clip_grad": 1.0, "precision": "auto"}
 
 AUTOENCODERS: Mapping[str, AutoencoderRecipe] = {
-    # what ships: some forty-five minutes on one CPU core with quick bfloat16
+    # what ships
     "small": AutoencoderRecipe(
         (16, 32, 64), 8, 20_000, RunConfig(steps=12_000, batch_size=8, lr=2e-3, ema_decay=0.998, decay=0.6, **OURS)
     ),
-    # three minutes, for looking around
+    # for looking around
     "tiny": AutoencoderRecipe(
         (8, 16, 32), 4, 2_000, RunConfig(steps=1_000, batch_size=8, lr=3e-3, warmup=50, ema_decay=0.99, **OURS)
     ),
@@ -102,8 +101,7 @@ def autoencoder_recipe(preset: str) -> AutoencoderRecipe:
     >>> autoencoder_recipe("tiny").train.steps
     1000
     """
-    check(preset in AUTOENCODERS, f"unknown preset '{preset}'; choose one of: {', '.join(AUTOENCODERS)}")
-    return AUTOENCODERS[preset]
+    return recipe_of(AUTOENCODERS, preset)
 
 
 def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
@@ -125,7 +123,10 @@ def reconstruction_loss(x: Tensor, found: Tensor) -> Tensor:
 
 
 class InTraining(nn.Module):
-    """An autoencoder as it is trained: pictures and noise to reconstructions, and μ and ln σ² of the latents."""
+    """An autoencoder as it is trained: pictures x (B, 3, H, W) in [−1, 1] and noise (B, c, h, w) to x̂, μ and ln σ².
+
+    >>> found, mean, log_variance = InTraining(autoencoder)(x, noise)   # doctest: +SKIP
+    """
 
     def __init__(self, autoencoder: nn.Module):
         super().__init__()
@@ -140,7 +141,7 @@ class InTraining(nn.Module):
 class AutoencoderObjective(Objective):
     """Reconstruction and the KL term on scenes of the training split; everything random follows from the run's seed.
 
-    - images: uint8 (N, 3, 64, 64), of which the latents' mean and variance are measured too.
+    - images: uint8 (N, 3, 64, 64); over the first `STANDARD` of them the latents of what is saved are standard.
     """
 
     def __init__(self, autoencoder: nn.Module, images: Tensor, train: RunConfig):
@@ -161,12 +162,12 @@ class AutoencoderObjective(Objective):
 
     def save(self, average: nn.Module, path: Path, facts: Mapping[str, Any]) -> None:
         """Write the folder `model`, as diffusers has it, beside where other runs write their file."""
-        autoencoder = standardised(plain(average).autoencoder, self.images[:1024])
+        autoencoder = standardised(plain(average).autoencoder, self.images[:STANDARD])
         write_autoencoder(autoencoder, path.with_suffix(""), facts)
 
 
 def standardised(autoencoder: Any, images: Tensor) -> Any:
-    """A copy whose latents have mean 0 and variance 1 in each channel over these images, and the same pictures.
+    """A copy whose latents have mean 0 and variance 1 in each channel over images, uint8 (N, 3, H, W), and the same x̂.
 
     The last layer of the encoder and the first of the decoder are linear, and take it up. So `scaling_factor`, which
     Stable Diffusion divides by and which knows no mean and no channels, is 1.
@@ -198,7 +199,7 @@ def write_autoencoder(autoencoder: Any, folder: str | Path, facts: Mapping[str, 
     """
     with staging_folder(folder) as staging:
         write_half(autoencoder, staging)
-        (staging / "facts.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        write_facts(staging, facts)
 
 
 def psnr_by_kind(
@@ -206,8 +207,10 @@ def psnr_by_kind(
 ) -> dict[str, float]:
     """The mean PSNR in dB of scenes that were encoded and decoded: of `count` of each kind, and of all as "all".
 
+    Raises `UserError` for an unknown split, or one without one of the kinds.
+
     >>> psnr_by_kind(read_autoencoder("runs/autoencoder/model"))   # doctest: +SKIP
-    {'white': 30.1, 'colour': 30.2, 'pair': 28.4, 'style': 27.9, 'all': 29.2}
+    {'white': …, 'colour': …, 'pair': …, 'style': …, 'all': …}
     """
     world, found = world or load_world(), {}
     for kind in KINDS:
@@ -236,8 +239,7 @@ def train_autoencoder(
     recipe = autoencoder_recipe(preset)
     check_start(out, **options)
     world = world or load_world()
-    names = {field.name for field in fields(RunConfig)} & options.keys()
-    config = replace(recipe.train, **{name: options.pop(name) for name in names})
+    config = with_options(recipe.train, options)
     images, _ = pictures(world, "train", recipe.scenes, config.seed, kinds=SHARES)
     objective = AutoencoderObjective(recipe.build(config.seed), images, config)
     facts = {"name": f"autoencoder-{preset}", "channels": list(recipe.channels), "latents": recipe.latents}
@@ -251,10 +253,6 @@ class Preview:
         self.images, _ = pictures(world, "unseen", 24, seed=0)
 
     def __call__(self, network: nn.Module, path: Path) -> None:
-        device = next(network.parameters()).device
-        with evaluating([*network.modules()]):
-            x = to_x0(self.images).to(device)
-            latents = network.autoencoder.encode(x).latent_dist.mean
-            found = to_uint8(network.autoencoder.decode(latents).sample).cpu()
+        found = decode(network.autoencoder, encode(network.autoencoder, self.images))
         rows = [row for pair in zip(self.images.split(12), found.split(12), strict=True) for row in pair]
         write_sheet(torch.cat(rows), path, columns=12)

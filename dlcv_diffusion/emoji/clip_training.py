@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ from ..models.clip.small import SmallClip, SmallClipConfig, build_small_clip, sa
 from ..models.clip.tokenizer import Merge, clip_tokenizer
 from ..samplers import evaluating
 from ..training.checkpoints import short_hash
-from ..training.config import RunConfig
+from ..training.config import RunConfig, with_options
 from ..training.loop import TrainState, check_start, run
 from ..training.objective import Objective, batch_indices, generator_of
-from ..training.recipe import write_sheet
+from ..training.recipe import recipe_of, write_sheet
 from .captions import TEMPLATES, caption
 from .clip_data import ScenePool, augmented, true_of, world_merges
 from .scenes import FULL, Variety
@@ -71,8 +71,7 @@ def clip_recipe(preset: str) -> ClipRecipe:
     >>> clip_recipe("tiny").train.steps
     600
     """
-    check(preset in CLIPS, f"unknown preset '{preset}'; choose one of: {', '.join(CLIPS)}")
-    return CLIPS[preset]
+    return recipe_of(CLIPS, preset)
 
 
 def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor, also_true: Tensor) -> Tensor:
@@ -184,8 +183,7 @@ def train_clip(
     check_start(out, **options)
     world = world or load_world()
     variety = FULL if leave_out is None else without(leave_out)
-    names = {field.name for field in fields(RunConfig)} & options.keys()
-    config = replace(recipe.train, **{name: options.pop(name) for name in names})
+    config = with_options(recipe.train, options)
     merges = world_merges(world)
     pool = ScenePool(world, recipe.scenes, config.seed, variety)
     clip = build_small_clip(recipe.config, merges, config.seed)

@@ -1,7 +1,6 @@
 """What the small text-to-image model trains on: latents of calm scenes, and embeddings of what is said of them."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -48,14 +47,16 @@ class LatentPool:
       `TextToImage`. count: of scenes; they follow from `seed` and their number.
 
     `latents` (count, c, h, w) float32; `prompts`, each once, and "" last; `embeddings` (P, L, D) float16 of them;
-    `said` (count,) int64, which prompt is each scene's.
+    `said` (count,) int64, which prompt is each scene's. `facts`: hashes of scenes and prompts.
+
+    >>> pool = LatentPool(world, sd.encode, sd.encode_prompts, 1_000, seed=0)   # doctest: +SKIP
     """
 
     def __init__(
         self,
         world: World,
-        encode: Any,
-        encode_prompts: Any,
+        encode: Callable[[Tensor], Tensor],
+        encode_prompts: Callable[[Sequence[str]], Tensor],
         count: int,
         seed: int,
         *,
@@ -75,10 +76,15 @@ class LatentPool:
         places = {text: place for place, text in enumerate(self.prompts)}
         self.said = torch.tensor([places[text] for text in texts])
         self.embeddings = embedded(self.prompts, encode_prompts)
-        self.world_hash = short_hash([*hashes, self.said])
+        words = torch.frombuffer(bytearray("\n".join(self.prompts), "utf-8"), dtype=torch.uint8)
+        self.facts = {"world_hash": short_hash([torch.cat(hashes), self.said]), "prompts_hash": short_hash([words])}
 
     def __len__(self) -> int:
         return len(self.latents)
+
+    def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents (B, c, h, w) and places of prompts (B,) int64, of scenes of these numbers (B,)."""
+        return self.latents[rows], self.said[rows]
 
     @property
     def null(self) -> int:
@@ -86,7 +92,7 @@ class LatentPool:
         return len(self.prompts) - 1
 
 
-def embedded(prompts: Sequence[str], encode_prompts: Any) -> Tensor:
+def embedded(prompts: Sequence[str], encode_prompts: Callable[[Sequence[str]], Tensor]) -> Tensor:
     """Embeddings (P, L, D) float16 on the CPU: half the memory, and a thousandth off."""
     parts = [prompts[start : start + AT_ONCE] for start in range(0, len(prompts), AT_ONCE)]
     return torch.cat([encode_prompts(part).to("cpu", torch.float16) for part in parts])

@@ -1,35 +1,34 @@
 """Training a small Stable Diffusion on the emoji world: latents, a frozen text encoder, a small U-Net, v-prediction."""
 
-import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import device as devices
-from ..denoiser import training_target
 from ..errors import check
-from ..guidance import drop_labels, guidance_weight, guided
+from ..guidance import guidance_weight, guided
 from ..models.clip.loading import SHIPPED as CLIPS
 from ..models.clip.small import SmallClip, read_small_clip
 from ..models.clip.to_transformers import text_model, text_tokenizer
-from ..models.foreign import foreign, quietly
-from ..models.registry import load_state, plain
-from ..models.text_to_image import TextToImage, read_autoencoder
+from ..models.registry import load_state, plain, shipped_path
+from ..models.text_to_image import TextToImage, load_text_to_image, read_autoencoder
+from ..models.text_to_image.latents import downsampling
 from ..models.text_to_image.loading import SHIPPED
 from ..models.text_to_image.saving import write_pipeline
-from ..noise import seeded_noise
+from ..noise import seeded_noise, seeded_weights
 from ..samplers import dpm_solver, last
 from ..schedule import NoiseSchedule
-from ..training.checkpoints import short_hash
-from ..training.config import TrainConfig
+from ..training.checkpoints import differences, short_hash
+from ..training.config import TrainConfig, with_options
 from ..training.loop import TrainState, check_start, run
-from ..training.objective import Objective, batch_indices, generator_of, random_timesteps
-from ..training.recipe import write_sheet
+from ..training.objective import DiffusionObjective
+from ..training.recipe import recipe_of, write_sheet
+from .sprites import SIDE
 from .text_to_image_data import CALM, SHARES, LatentPool
 from .world import World, load_world
 
@@ -78,8 +77,7 @@ class TextToImageRecipe:
         from diffusers import UNet2DConditionModel
 
         blocks = [("CrossAttn" if attends else "") for attends in self.attention]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded_weights(seed):
             return UNet2DConditionModel(
                 sample_size=latent[1],
                 in_channels=latent[0],
@@ -94,11 +92,19 @@ class TextToImageRecipe:
                 norm_num_groups=self.groups,
             )
 
+    def sizes(self) -> dict[str, Any]:
+        """What makes the U-Net the network it is, for a run's facts: the weights alone do not tell heads and groups.
+
+        >>> TEXT_TO_IMAGE["tiny"].sizes()["channels"]
+        (32, 48)
+        """
+        return {name: value for name, value in asdict(self).items() if name not in ("scenes", "train")}
+
 
 OURS: Mapping[str, Any] = {"weight_decay": 0.0, "clip_grad": 1.0, "precision": "auto", "prediction": "v"}
 
 TEXT_TO_IMAGE: Mapping[str, TextToImageRecipe] = {
-    # what ships: half a day on one CPU core with quick bfloat16
+    # what ships
     "small": TextToImageRecipe(
         *((64, 96, 112), (False, True, False), 32_000),
         TrainConfig(
@@ -112,7 +118,7 @@ TEXT_TO_IMAGE: Mapping[str, TextToImageRecipe] = {
             **OURS,
         ),
     ),
-    # some minutes, for looking around
+    # for looking around
     "tiny": TextToImageRecipe(
         *((32, 48), (False, True), 2_000),
         TrainConfig(
@@ -128,45 +134,52 @@ def text_to_image_recipe(preset: str) -> TextToImageRecipe:
     >>> text_to_image_recipe("tiny").train.steps
     1000
     """
-    check(preset in TEXT_TO_IMAGE, f"unknown preset '{preset}'; choose one of: {', '.join(TEXT_TO_IMAGE)}")
-    return TEXT_TO_IMAGE[preset]
+    return recipe_of(TEXT_TO_IMAGE, preset)
 
 
-class TextToImageObjective(Objective):
-    """E‖v − v_θ(√ᾱ_t z0 + √(1 − ᾱ_t) ε, t, c)‖² on latents (arXiv 2112.10752, eq. 3; 2202.00512, appendix D for v).
+@dataclass(frozen=True)
+class TextToImageObjective(DiffusionObjective):
+    """`DiffusionObjective` of latents z0 that are told by prompts: E‖v − v_θ(√ᾱ_t z0 + √(1 − ᾱ_t) ε, t, c)‖² (arXiv
+    2112.10752, eq. 3), or of ε or z0, as `config` says.
 
-    With probability `train.label_drop` a prompt is the empty one (arXiv 2207.12598, algorithm 1). The noise levels of
-    `train.noise_levels` are those of latents whose variance is 1. Everything random follows from the run's seed.
+    With probability `config.label_drop` a prompt is the empty one (arXiv 2207.12598, algorithm 1). The noise levels of
+    `config.noise_levels` are those of latents whose variance is 1. Everything random follows from the run's seed.
 
-    - model: the U-Net, which trains, of `drawing`, whose other parts are frozen, and its `clip`.
+    - model: the U-Net of `drawing`, which trains; the other parts of `drawing` are frozen, and its text encoder is that
+      of `clip`. data: what is drawn, and told.
+
+    Raises `UserError` for latents of another size than the U-Net's, and for flip=True: a latent is not to be mirrored.
+
+    >>> objective = TextToImageObjective(sd.model, pool, sd.schedule, config, sd, clip)   # doctest: +SKIP
     """
 
-    def __init__(self, drawing: TextToImage, clip: SmallClip, pool: LatentPool, train: TrainConfig):
-        self.model, self.drawing, self.clip, self.pool, self.train = drawing.model, drawing, clip, pool, train
-        frozen = {"autoencoder_hash": drawing.autoencoder, "text_encoder_hash": drawing.text_encoder}
-        self.facts = {name: short_hash(part.state_dict().values()) for name, part in frozen.items()}
-        self.facts |= {"pool": len(pool), "world_hash": pool.world_hash, "schedule": drawing.schedule.config}
+    data: LatentPool
+    drawing: TextToImage
+    clip: SmallClip
+
+    def __post_init__(self) -> None:
+        found, wanted = tuple(self.data.latents.shape[1:]), self.drawing.shape
+        check(found == wanted, f"the autoencoder makes latents {found} of the scenes, and the U-Net draws {wanted}")
+        check(not self.config.flip, "latents are not mirrored as pictures are; leave flip out")
+
+    @property
+    def null(self) -> int:
+        return self.data.null
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        frozen = {"autoencoder_hash": self.drawing.autoencoder, "text_encoder_hash": self.drawing.text_encoder}
+        hashes = {name: short_hash(part.state_dict().values()) for name, part in frozen.items()}
+        return {**hashes, **self.data.facts, "pool": len(self.data), "schedule": self.schedule.config}
 
     def batch(self, step: int) -> tuple[Tensor, ...]:
-        pool, train = self.pool, self.train
-        rows = batch_indices(step, len(pool), train)
-        generator = generator_of(train.seed, 2, step)
-        t = random_timesteps(len(rows), self.drawing.schedule, train, generator)
-        eps = torch.randn((len(rows), *pool.latents.shape[1:]), generator=generator)
-        said = drop_labels(pool.said[rows], train.label_drop, pool.null, generator)
-        return pool.latents[rows], t, eps, pool.embeddings[said].float()
-
-    def loss(self, network: Callable[..., Tensor], *batch: Tensor) -> Tensor:
-        z0, t, eps, prompts = batch
-        schedule, prediction = self.drawing.schedule, self.train.prediction
-        z = schedule.add_noise(z0, eps, t).contiguous(memory_format=torch.channels_last)
-        return F.mse_loss(network(z, t, prompts).float(), training_target(z0, eps, t, schedule, prediction))
+        z0, said, t, eps = super().batch(step)
+        return z0, self.data.embeddings[said].float(), t, eps
 
     def save(self, average: nn.Module, path: Path, facts: Mapping[str, Any]) -> None:
         """Write the folder `model`, a pipeline of diffusers, beside where other runs write their file."""
-        drawing, folder = self.drawing, path.with_suffix("")
-        unet = plain(average).unet
-        write_pipeline(folder, unet, drawing.autoencoder, self.clip, drawing.schedule, drawing.prediction, facts)
+        folder, parts = path.with_suffix(""), (plain(average).unet, self.drawing.autoencoder, self.clip)
+        write_pipeline(folder, *parts, self.schedule, self.config.prediction, facts)
 
 
 def train_text_to_image(
@@ -186,7 +199,7 @@ def train_text_to_image(
 
     - preset: "small" (what ships) or "tiny". autoencoder: the folder `model` of a run of `dlcv train autoencoder`, or a
       pipeline's. clip: the `model.safetensors` of `dlcv train clip`, whose text half is frozen. "emoji": what ships.
-    - init: the folder of a pipeline whose U-Net is gone on with, by a new optimiser.
+    - init: the folder of a pipeline of these parts, whose U-Net is gone on with, by a new optimiser.
     - options: those of `training.run`, such as resume=True or device="cpu", and fields of `TrainConfig` to set
       otherwise than the preset, such as steps=200.
 
@@ -198,26 +211,22 @@ def train_text_to_image(
     """
     recipe = text_to_image_recipe(preset)
     check_start(out, **options)
-    names = {field.name for field in fields(TrainConfig)} & options.keys()
-    config = replace(recipe.train, **{name: options.pop(name) for name in names})
+    config = with_options(recipe.train, options)
     read, frozen = _clip(clip), _autoencoder(autoencoder)
-    side = frozen.config.sample_size // 2 ** (len(frozen.config.block_out_channels) - 1)
-    latent = (frozen.config.latent_channels, side, side)
-    unet = recipe.build(latent, read.config.text_width, config.seed)
-    begun = {}
-    if init is not None:
-        start_from(unet, init)
-        begun = {"init_hash": short_hash(unet.state_dict().values())}
+    side = SIDE // downsampling(frozen)  # of a scene's latents, whatever size the autoencoder was trained on
+    unet = recipe.build((frozen.config.latent_channels, side, side), read.config.text_width, config.seed)
     parts = unet, frozen, text_model(read), text_tokenizer(read)
     drawing = TextToImage(*parts, SCHEDULE, config.prediction, name=f"text-to-image-{preset}").eval()
-    for part in (frozen, drawing.text_encoder):
-        part.requires_grad_(False)
+    begun = {}
+    if init is not None:
+        start_from(drawing, init)
+        begun = {"init": short_hash(unet.state_dict().values())}
     world = world or load_world()
     device, fast = devices.named_device(options.get("device")), config.precision != "no"
     pool = pool_of(drawing, world, recipe.scenes, config.seed, device, fast)
-    objective = TextToImageObjective(drawing, read, pool, config)
+    objective = TextToImageObjective(drawing.model, pool, SCHEDULE, config, drawing, read)
     facts = {"name": drawing.name, "things": [name for name in world.core if name not in world.held_out_things]}
-    facts |= {"artists": list(CALM.artists), "shares": dict(SHARES), **begun}
+    facts |= {"artists": list(CALM.artists), "shares": dict(SHARES), "unet": recipe.sizes(), **begun}
     return run(objective, config, out, metadata=facts, preview=Preview(drawing), **options)
 
 
@@ -239,32 +248,35 @@ def pool_of(
     return pool
 
 
-def start_from(unet: nn.Module, folder: str | Path) -> None:
-    """Put the U-Net's weights of a pipeline's folder into another of the same sizes; `UserError` where they do not fit.
+def start_from(drawing: TextToImage, folder: str | Path) -> None:
+    """Put the U-Net's weights of a pipeline's folder into a model of the same parts, schedule and prediction.
 
-    >>> start_from(unet, "runs/text_to_image/model")   # doctest: +SKIP
+    Raises `UserError` for a pipeline of others: its U-Net would be told, or asked for, what it does not know.
+
+    >>> start_from(drawing, "runs/text_to_image/model")   # doctest: +SKIP
     """
-    advice = "give the folder `model` of a run of `dlcv train text-to-image` of the same preset"
-    check(os.path.isfile(Path(folder, "unet", "config.json")), f"no U-Net in '{folder}'; {advice}")
-    with quietly(), foreign(f"the U-Net in '{folder}' cannot be read", advice):
-        found = type(unet).from_pretrained(folder, subfolder="unet", use_safetensors=True, local_files_only=True)
-    load_state(unet, found.float().state_dict(), folder)
+    begun = load_text_to_image(folder, "cpu")
+    configs = ({k: v for k, v in each.unet.config.items() if not k.startswith("_")} for each in (begun, drawing))
+    changed = differences(*configs)
+    check(not changed, f"the U-Net in '{folder}' is another ({changed:.200}); give one of the same preset")
+    ways = ((each.schedule.config, each.prediction) for each in (begun, drawing))
+    check(next(ways) == next(ways), f"the U-Net in '{folder}' was trained on another schedule or prediction")
+    options = {"autoencoder": "autoencoder (--autoencoder)", "text_encoder": "CLIP (clip, --clip)"}
+    for part, option in options.items():  # in half precision, as they are saved
+        states = (getattr(each, part).state_dict().values() for each in (begun, drawing))
+        then, now = (short_hash(weight.half() for weight in state) for state in states)
+        check(then == now, f"the U-Net in '{folder}' was trained with another {option}; give that one")
+    load_state(drawing.unet, begun.unet.state_dict(), folder)
 
 
 def _clip(clip: str | Path) -> SmallClip:
-    shipped = CLIPS.get(str(clip))
     trained = "train it by `dlcv train clip`, and give runs/clip/model.safetensors (clip, --clip)"
-    here = not shipped or os.path.exists(shipped)
-    check(here, f"the weights of the CLIP '{clip}' are not in this version; {trained}")
-    return read_small_clip(shipped or clip)
+    return read_small_clip(shipped_path(str(clip), CLIPS, "CLIP", trained) or clip)
 
 
 def _autoencoder(folder: str | Path) -> nn.Module:
-    shipped = SHIPPED.get(str(folder))
     trained = "train it by `dlcv train autoencoder`, and give runs/autoencoder/model (autoencoder, --autoencoder)"
-    here = not shipped or os.path.isdir(shipped)
-    check(here, f"the weights of the autoencoder '{folder}' are not in this version; {trained}")
-    return read_autoencoder(shipped or folder)
+    return read_autoencoder(shipped_path(str(folder), SHIPPED, "autoencoder", trained) or folder)
 
 
 class Preview:

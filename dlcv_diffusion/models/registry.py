@@ -240,6 +240,17 @@ def _check_finite(state: Mapping[str, Tensor], path: str | Path) -> None:
         check(finite, f"the weights for '{path}' are not finite: '{name}' has NaN or infinite numbers; use others")
 
 
+def shipped_path(name: str, shipped: Mapping[str, Path], what: str, advice: str) -> Path | None:
+    """Where what ships under this name is, None for a name of none; `UserError` for weights that did not come along.
+
+    >>> shipped_path("runs/new/model", {}, "CLIP", "train it")
+    """
+    path = shipped.get(name)
+    here = path is None or path.exists()
+    check(here, f"the weights of the {what} '{name}' are not in this version; {advice}")
+    return path
+
+
 def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str | Path, *, assign: bool = False) -> None:
     """`model.load_state_dict`, with one sentence instead of a page in the `UserError` that it raises.
 

@@ -1,7 +1,8 @@
 """What a run is, by declaration: change one of these settings and it is another run."""
 
 import math
-from typing import Annotated, Literal
+from dataclasses import fields, replace
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 
@@ -65,6 +66,22 @@ class TrainConfig(RunConfig):
     flip: bool = False
     prediction: Literal["eps", "v", "x0"] = "eps"
     noise_levels: tuple[float, Positive] | None = None
+
+
+AnyConfig = TypeVar("AnyConfig", bound=RunConfig)
+
+
+def with_options(config: AnyConfig, options: dict[str, Any]) -> AnyConfig:
+    """The config with those of its fields set otherwise that `options` names; they are taken out of `options`.
+
+    Raises `UserError` for values that make no run.
+
+    >>> options = {"steps": 9, "resume": True}
+    >>> with_options(RunConfig(steps=1000), options).steps, options
+    (9, {'resume': True})
+    """
+    names = {field.name for field in fields(config)} & options.keys()
+    return replace(config, **{name: options.pop(name) for name in names})
 
 
 def learning_rate(step: int, config: RunConfig) -> float:

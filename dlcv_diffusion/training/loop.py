@@ -73,9 +73,9 @@ def run(
 
     In the folder `out` it keeps `checkpoint.safetensors` (weights, average, optimiser, step; every `checkpoint_every`
     steps), `metrics.csv` (step, loss, lr, images_per_second), `samples/` (what `preview(average, path)` draws every
-    `preview_every` steps) and, when it is done, `model.safetensors`: the averaged model, with the objective's facts and
-    `metadata`. The objective's model is trained in place, on `device`: the best there is by default, and its own for
-    each of several processes.
+    `preview_every` steps) and, when it is done, `model.safetensors` or what else the objective saves, such as a folder
+    `model`: the averaged model, with the objective's facts and `metadata`. The objective's model is trained in place,
+    on `device`: the best there is by default, and its own for each of several processes.
 
     Raises `UserError` when `resume` finds a checkpoint of other settings, data or frozen weights, or none where there
     was a run; when the folder holds a run already and `resume` is off; when the run cannot be saved, which a trial
@@ -215,7 +215,7 @@ def check_start(out: str | Path, resume: bool = False, device: Any = None, **opt
     held, other = f"'{out}' holds a training run already", "choose another folder"
     check(there or not os.path.islink(checkpoint), f"'{checkpoint}' is a link to nothing; remove it, or {other}")
     check(resume or not there, f"{held}; add --resume to go on with it, or {other}")
-    run = rows or os.path.exists(Path(out) / "model.safetensors")
+    run = rows or any(os.path.exists(Path(out) / name) for name in ("model.safetensors", "model"))
     check(there or not run, f"{held}, without a checkpoint to go on from; {other}, or move it away")
 
 

@@ -1,11 +1,10 @@
 """Recipes: which network, schedule and settings make which weights. Small and declarative."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from ..denoiser import Denoiser
@@ -14,8 +13,9 @@ from ..files import atomic_write
 from ..images.arrays import ImageArrays
 from ..models.loading import own_denoiser
 from ..models.registry import build_model
+from ..noise import seeded_weights
 from ..schedule import NoiseSchedule
-from .config import TrainConfig
+from .config import TrainConfig, with_options
 from .distillation import Distillation, student_of
 from .loop import TrainState, run
 from .objective import DiffusionObjective
@@ -45,8 +45,7 @@ class Recipe:
 
         `config` is set otherwise than in the recipe, such as in_channels=1.
         """
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
+        with seeded_weights(seed):
             return build_model(self.model, {**self.config, "timesteps": self.timesteps, **config})
 
     def schedule(self) -> NoiseSchedule:
@@ -67,9 +66,8 @@ class Recipe:
         - facts: kept with the weights; preview: draws with the denoiser that they make of the network so far.
         - options: those of `training.run`, and fields of `TrainConfig` to set otherwise than the recipe.
         """
-        names = {field.name for field in fields(TrainConfig)} & options.keys()
-        config = replace(self.train, **{name: options[name] for name in names})
-        rest = {name: value for name, value in options.items() if name not in names}
+        rest = dict(options)
+        config = with_options(self.train, rest)
         if teacher:
             objective = Distillation(student_of(teacher), data, teacher.schedule, config, teacher)
         else:
@@ -82,7 +80,10 @@ class Recipe:
         return run(objective, config, out, metadata=facts, **rest)
 
 
-def recipe_of(recipes: Mapping[str, Recipe], preset: str) -> Recipe:
+AnyRecipe = TypeVar("AnyRecipe")
+
+
+def recipe_of(recipes: Mapping[str, AnyRecipe], preset: str) -> AnyRecipe:
     """The recipe of this name; `UserError` for any other."""
     check(preset in recipes, f"unknown preset '{preset}'; choose one of: {', '.join(recipes)}")
     return recipes[preset]

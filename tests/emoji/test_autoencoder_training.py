@@ -18,6 +18,7 @@ from dlcv_diffusion.emoji.autoencoder_training import (
     reconstruction_loss,
     standardised,
     train_autoencoder,
+    write_autoencoder,
 )
 from dlcv_diffusion.emoji.splits import pictures
 from dlcv_diffusion.emoji.world import load_world
@@ -168,6 +169,25 @@ def test_what_a_run_leaves_is_read_by_diffusers(dlcv, tmp_path, small, images):
     assert json.loads((tmp_path / "run/model/facts.json").read_text())["train"]["steps"] == 2
     with pytest.raises(UserError, match="no autoencoder in"):
         read_autoencoder(tmp_path)
+    for name in ("checkpoint.safetensors", "metrics.csv"):
+        (tmp_path / "run" / name).unlink()
+    code, _, err = dlcv("train autoencoder --preset tiny --steps 2 --out run --device cpu")
+    assert code == 2 and "without a checkpoint to go on from" in err, "a trained model is not written over"
+
+
+def test_what_cannot_be_saved_is_said_in_one_sentence(tmp_path, images, monkeypatch):
+    from safetensors import SafetensorError
+
+    autoencoder = SMALL.build().eval()
+    with monkeypatch.context() as patch:
+        patch.setattr(type(autoencoder), "save_pretrained", lambda *_: (_ for _ in ()).throw(SafetensorError("full")))
+        with pytest.raises(UserError, match="the weights of the AutoencoderKL cannot be written: .*full; make room"):
+            write_autoencoder(autoencoder, tmp_path / "model", {})
+    with torch.no_grad():
+        autoencoder.quant_conv.bias += 1e6
+    with pytest.raises(UserError, match="not finite in half precision"):
+        write_autoencoder(autoencoder, tmp_path / "model", {})
+    assert not (tmp_path / "model").exists()
 
 
 def test_presets_are_known_and_fit():

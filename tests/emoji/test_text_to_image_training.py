@@ -1,26 +1,31 @@
 """Training the small text-to-image model: what it trains on, its loss, folders that diffusers draws from, runs."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from small_clips import CONFIG
-from small_runs import generator, names, one_thread  # noqa: F401 – for every test here
+from small_pipelines import small_vae
+from small_runs import names, one_thread  # noqa: F401 – for every test here
 
 from dlcv_diffusion import UserError, ddim, guidance_weight, guided, last, seeded_noise
+from dlcv_diffusion.emoji import text_to_image_data
 from dlcv_diffusion.emoji import text_to_image_training as training
 from dlcv_diffusion.emoji.autoencoder_training import AutoencoderRecipe, write_autoencoder
-from dlcv_diffusion.emoji.captions import caption
+from dlcv_diffusion.emoji.captions import caption, phrase
 from dlcv_diffusion.emoji.clip_data import world_merges
 from dlcv_diffusion.emoji.splits import scenes
+from dlcv_diffusion.emoji.styles import STYLES
 from dlcv_diffusion.emoji.text_to_image_data import CALM, FRAMES, SHARES, LatentPool, prompt_of
 from dlcv_diffusion.emoji.text_to_image_training import (
     TEXT_TO_IMAGE,
     TextToImageObjective,
     TextToImageRecipe,
     pool_of,
+    start_from,
     text_to_image_recipe,
     train_text_to_image,
 )
@@ -29,6 +34,7 @@ from dlcv_diffusion.models.clip.small import SmallClip, build_small_clip, save_s
 from dlcv_diffusion.models.clip.to_transformers import text_model, text_tokenizer
 from dlcv_diffusion.models.registry import read_tensors
 from dlcv_diffusion.models.text_to_image import TextToImage, load_text_to_image
+from dlcv_diffusion.models.text_to_image.saving import write_pipeline
 from dlcv_diffusion.training import TrainConfig
 from dlcv_diffusion.training.checkpoints import short_hash
 
@@ -70,6 +76,10 @@ def pool(drawing, world):
     return pool_of(drawing, world, 12, 0, torch.device("cpu"))
 
 
+def objective_of(drawing, clip, pool, config):
+    return TextToImageObjective(drawing.model, pool, drawing.schedule, config, drawing, clip)
+
+
 # --- what it trains on ------------------------------------------------------------------------------------------------
 
 
@@ -108,9 +118,9 @@ def test_the_pool_holds_each_scene_and_each_prompt_once(drawing, pool, world):
 
 def test_a_batch_follows_from_its_step_and_drops_prompts(drawing, clip, pool):
     config = replace(TRAIN, batch_size=12, label_drop=0.5)
-    objective = TextToImageObjective(drawing, clip, pool, config)
-    z0, t, eps, prompts = objective.batch(5)
-    for one, again in zip(objective.batch(5), (z0, t, eps, prompts), strict=True):
+    objective = objective_of(drawing, clip, pool, config)
+    z0, prompts, t, eps = batch = objective.batch(5)
+    for one, again in zip(objective.batch(5), batch, strict=True):
         assert torch.equal(one, again)
     assert z0.shape == eps.shape == (12, 4, 16, 16) and t.max() < 1000 and prompts.shape == (12, 24, 32)
     null, rows = pool.embeddings[pool.null].float(), [pool.latents.tolist().index(each) for each in z0.tolist()]
@@ -121,8 +131,8 @@ def test_a_batch_follows_from_its_step_and_drops_prompts(drawing, clip, pool):
 
 
 def test_the_loss_is_that_of_v(drawing, clip, pool):
-    objective = TextToImageObjective(drawing, clip, pool, TRAIN)
-    z0, t, eps, prompts = batch = objective.batch(1)
+    objective = objective_of(drawing, clip, pool, TRAIN)
+    z0, prompts, t, eps = batch = objective.batch(1)
     abar = training.SCHEDULE.alphas_bar[t].float()[:, None, None, None]
     z, v = abar.sqrt() * z0 + (1 - abar).sqrt() * eps, abar.sqrt() * eps - (1 - abar).sqrt() * z0
     with torch.no_grad():
@@ -189,9 +199,55 @@ def test_a_run_starts_from_given_weights(tmp_path, small, world, parts):
     first, then = (load_text_to_image(tmp_path / name / "model", "cpu") for name in ("first", "further"))
     for name, weight in first.unet.state_dict().items():
         assert torch.equal(weight, then.unet.state_dict()[name]), name
-    assert then.facts["init_hash"] == short_hash(first.unet.state_dict().values()) and then.facts["train"]["steps"] == 1
-    with pytest.raises(UserError, match="no U-Net in"):
+    assert then.facts["init"] == short_hash(first.unet.state_dict().values()) and then.facts["train"]["steps"] == 1
+    with pytest.raises(UserError, match="holds no model_index.json"):
         list(train_text_to_image("tiny", tmp_path / "none", init=tmp_path, **options))
+    again = {**options, "lr": 1e-12, "steps": 1, "resume": True}
+    with pytest.raises(UserError, match="init: .* then, None now"):
+        list(train_text_to_image("tiny", tmp_path / "further", **again))
+
+
+def test_weights_to_go_on_from_are_of_the_same_parts(drawing, clip, world, tmp_path):
+    parts = drawing.autoencoder, clip, drawing.schedule
+    write_pipeline(tmp_path / "same", drawing.unet, *parts, "v")
+    unet = SMALL.build((4, 16, 16), 32, seed=1)
+
+    def model(unet=unet, autoencoder=drawing.autoencoder, clip=clip, prediction="v"):
+        return TextToImage(unet, autoencoder, text_model(clip), text_tokenizer(clip), training.SCHEDULE, prediction)
+
+    start_from(model(), tmp_path / "same")
+    for one, other in zip(unet.state_dict().values(), drawing.unet.state_dict().values(), strict=True):
+        assert torch.equal(one, other.half().float())
+    heads = replace(SMALL, heads=4).build((4, 16, 16), 32)  # the same weights, and another network
+    autoencoder = AutoencoderRecipe((4, 8, 8), 4, 1, TRAIN).build(seed=1).eval()
+    other = replace(clip, model=build_small_clip(clip.config, clip.merges, seed=1).eval())
+    for changed, said in (
+        ({"unet": heads}, "attention_head_dim: 2 then, 4 now"),
+        ({"autoencoder": autoencoder}, "trained with another autoencoder"),
+        ({"clip": other}, "trained with another CLIP"),
+        ({"prediction": "eps"}, "trained on another schedule or prediction"),
+    ):
+        with pytest.raises(UserError, match=said):
+            start_from(model(**changed), tmp_path / "same")
+
+
+def test_latents_are_as_large_as_the_scenes_make_them(tmp_path, small, world, parts):
+    vae = small_vae()  # eight pixels a side a latent, and trained on larger pictures, as Stable Diffusion's
+    vae.register_to_config(sample_size=512)
+    vae.save_pretrained(tmp_path / "vae")
+    options = {**parts, "autoencoder": tmp_path, "world": world, "device": "cpu", "steps": 1}
+    list(train_text_to_image("tiny", tmp_path / "run", **options))
+    assert load_text_to_image(tmp_path / "run/model", "cpu").shape == (4, 8, 8)
+
+
+def test_latents_that_do_not_fit_are_refused(drawing, clip, pool):
+    with pytest.raises(UserError, match="leave flip out"):
+        objective_of(drawing, clip, pool, replace(TRAIN, flip=True))
+    other = TextToImage(
+        SMALL.build((4, 8, 8), 32), drawing.autoencoder, text_model(clip), text_tokenizer(clip), training.SCHEDULE
+    )
+    with pytest.raises(UserError, match=r"makes latents \(4, 16, 16\) of the scenes, and the U-Net draws \(4, 8, 8\)"):
+        objective_of(other, clip, pool, TRAIN)
 
 
 def test_presets_are_known_and_fit():
@@ -204,13 +260,36 @@ def test_presets_are_known_and_fit():
         assert recipe.train.prediction == "v" and recipe.train.label_drop == 0.1
 
 
-def test_a_pool_follows_from_its_seed(world):
-    def encode(images):
-        return images[:, :1, ::16, ::16].float()
+def thumbnails(world, count, seed=0):
+    """A pool whose latents are pictures made small, and whose embeddings say nothing."""
+    return LatentPool(
+        world,
+        lambda images: images[:, :1, ::16, ::16].float(),
+        lambda prompts: torch.ones(len(prompts), 2, 3),
+        count,
+        seed,
+    )
 
-    def embed(prompts):
-        return torch.ones(len(prompts), 2, 3)
 
-    one, again, other = (LatentPool(world, encode, embed, 8, seed) for seed in (0, 0, 1))
-    assert torch.equal(one.latents, again.latents) and one.world_hash == again.world_hash != other.world_hash
+def test_a_pool_follows_from_its_seed_and_from_nothing_else(world, monkeypatch):
+    one, again, other = (thumbnails(world, 8, seed) for seed in (0, 0, 1))
+    assert torch.equal(one.latents, again.latents) and one.facts == again.facts != other.facts
     assert one.prompts == again.prompts != other.prompts
+    monkeypatch.setattr(text_to_image_data, "AT_ONCE", 3)
+    parts = thumbnails(world, 8)
+    assert torch.equal(one.latents, parts.latents) and one.prompts == parts.prompts and one.facts == parts.facts
+    monkeypatch.setattr(text_to_image_data, "FRAMES", ("a sketch of {}",))
+    said = thumbnails(world, 8).facts
+    assert said["prompts_hash"] != one.facts["prompts_hash"] and said["world_hash"] == one.facts["world_hash"]
+
+
+def test_no_prompt_names_what_is_held_out(world):
+    prompts = thumbnails(world, 300).prompts
+    names = [phrase(world, thing) for thing in world.held_out_things]
+    held_out = [*names, STYLES[world.held_out_style].phrase]
+    held_out += [
+        f"{phrase(world, thing)} in the style of {STYLES[style].phrase}" for thing, style in world.held_out_pairs
+    ]
+    for prompt in prompts:
+        assert not [words for words in held_out if re.search(rf"\b{re.escape(words)}\b", prompt)], prompt
+    assert any(phrase(world, "fox") in prompt for prompt in prompts)

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from ... import device as devices
-from ...errors import UserError, check
+from ...errors import check
 from ..foreign import foreign, quietly
-from ..registry import ASSETS
+from ..registry import ASSETS, shipped_path
 from .encoder import Clip
 from .network import hub_answers
 from .open_clip_towers import known_name, open_clip_folder, open_clip_towers, own_towers
@@ -45,14 +45,12 @@ def load_clip(
     >>> clip.notes[0]                            # doctest: +SKIP
     "'ViT-B-32' has GELU, but these weights were trained with QuickGELU: computed with that"
     """
-    text, shipped = str(name), SHIPPED.get(str(name))
+    text, trained = str(name), "train it by `dlcv train clip` and give runs/clip/model.safetensors"
+    other = 'or give another CLIP, such as "ViT-B-32" with pretrained (--pretrained) and a tag or file'
+    shipped = shipped_path(text, SHIPPED, "CLIP", f"{trained}, {other}")
     known = None if shipped or text.startswith(HUB) or os.path.isdir(text) else known_name(text)
     said = f"quick_gelu (--quick-gelu) does nothing for '{text}', which says itself what it computes"
     check(known is not None or quick_gelu is None, f"{said}; leave it out")
-    if shipped and not os.path.exists(shipped):
-        trained = "train it by `dlcv train clip` and give runs/clip/model.safetensors"
-        other = 'or give another CLIP, such as "ViT-B-32" with pretrained (--pretrained) and a tag or file'
-        raise UserError(f"the weights of the CLIP '{text}' are not in this version; {trained}, {other}")
     if pretrained is None and (shipped or text.endswith(".safetensors")):
         clip = read_small_clip(shipped or Path(name))
         return _ready(own_towers(clip), device, str(clip.facts.get("name", text)), clip.facts)

@@ -16,6 +16,7 @@ from typing_extensions import TypedDict
 
 from ...declared import declared, validated
 from ...errors import check
+from ...noise import seeded_weights
 from ..registry import FORMAT, Name, filled, open_ended, plain, read_tensors, write_tensors
 from .tokenizer import Merge, checked_merges
 
@@ -112,8 +113,7 @@ def build_small_clip(config: SmallClipConfig, merges: Sequence[Merge], seed: int
     heads = config.vision_width * (32 if isinstance(config.vision_layers, tuple) else 1) / config.head_width
     fits = heads.is_integer() and config.text_width % config.text_heads == 0 and config.image_size % 32 == 0
     check(fits, f"the widths of {config} do not divide among the heads, or its image_size is no multiple of 32")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded_weights(seed):
         return CLIP(**config.for_open_clip(512 + len(merges) + 2))
 
 

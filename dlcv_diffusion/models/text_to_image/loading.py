@@ -13,8 +13,9 @@ from ...reading import reading
 from ..clip.network import hub_answers
 from ..foreign import foreign, quietly
 from ..loading import HUB_NAME
-from ..registry import ASSETS, OBJECT
+from ..registry import ASSETS, OBJECT, shipped_path
 from .denoiser import TextToImage, from_pipeline
+from .saving import FACTS
 
 SHIPPED = {"emoji": ASSETS / "emoji_text_to_image"}
 SINGLE_FILES = (".ckpt", ".safetensors")
@@ -47,10 +48,8 @@ def load_text_to_image(
     """
     text = str(name)
     devices.named_device(device)
-    shipped = SHIPPED.get(text)
-    if shipped and not os.path.isdir(shipped):
-        trained = "train it by `dlcv train text-to-image` and give runs/text_to_image/model"
-        raise UserError(f"the weights of the text-to-image model '{text}' are not in this version; {trained}")
+    trained = "train it by `dlcv train text-to-image` and give runs/text_to_image/model"
+    shipped = shipped_path(text, SHIPPED, "text-to-image model", trained)
     if text.endswith(SINGLE_FILES):
         pipeline, facts = _single_file(text, config), {}
     else:
@@ -89,7 +88,7 @@ def _hub(name: str) -> Any:
     known = 'give "emoji", a folder, a .ckpt or .safetensors file, or a name on the hub, "owner/name"'
     check(HUB_NAME.fullmatch(name) and not Path(name).parent.exists(), f"no text-to-image model '{name}' here; {known}")
     advice = f"download the repository '{name}' where there is a network, and give its folder"
-    with quietly():
+    with quietly(), foreign(f"'{name}' cannot be read from the cache of the hub", advice):
         try:
             return StableDiffusionPipeline.from_pretrained(name, **_options(), local_files_only=True)
         except (OSError, ValueError):  # it is not in the cache, or not as a whole
@@ -146,7 +145,7 @@ def _options() -> dict[str, Any]:
 
 def _facts(folder: str) -> dict[str, Any]:
     """What a run of ours wrote beside the networks; {} where there is nothing."""
-    path = Path(folder, "facts.json")
+    path = Path(folder, FACTS)
     if not path.is_file():
         return {}
     with reading(path, "cannot be read as JSON", "save the pipeline again"):

@@ -15,7 +15,7 @@ from ..clip.small import SmallClip
 from ..clip.to_transformers import text_model
 from ..clip.tokenizer import write_tokenizer
 from ..diffusers_unet import PREDICTION_TYPES, SCHEDULES
-from ..foreign import quietly
+from ..foreign import foreign, quietly
 
 PARTS = {
     "scheduler": ("diffusers", "DDIMScheduler"),
@@ -27,6 +27,9 @@ PARTS = {
     "feature_extractor": (None, None),
 }
 """What a pipeline is made of, and whose class each part is."""
+
+FACTS = "facts.json"
+"""What is known of a run, beside the networks that it left."""
 
 
 def write_pipeline(
@@ -58,21 +61,34 @@ def write_pipeline(
         index = {"_class_name": "StableDiffusionPipeline", "_diffusers_version": diffusers.__version__}
         index |= {**PARTS, "requires_safety_checker": False}
         (staging / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-        text = json.dumps(dict(facts or {}), indent=1, ensure_ascii=False)
-        (staging / "facts.json").write_text(text + "\n", encoding="utf-8")
+        write_facts(staging, facts or {})
+
+
+def write_facts(folder: str | Path, facts: Mapping[str, Any]) -> None:
+    """Write `facts.json`, which `load_text_to_image` reads.
+
+    >>> write_facts("runs/new/model", {"name": "new"})   # doctest: +SKIP
+    """
+    text = json.dumps(dict(facts), indent=1, ensure_ascii=False)
+    Path(folder, FACTS).write_text(text + "\n", encoding="utf-8")
 
 
 def write_half(network: Any, folder: str | Path) -> None:
     """`save_pretrained` of a copy in half precision, which the network itself does not become.
 
-    Raises `UserError` for weights that are not finite in it.
+    Raises `UserError` for weights that are not finite in it, and where they cannot be written.
+
+    >>> write_half(autoencoder, "runs/new/model/vae")   # doctest: +SKIP
     """
+    weights = f"the weights of the {type(network).__name__}"
     with quietly():
         half = deepcopy(network).half()
         finite = all(weight.isfinite().all() for weight in half.state_dict().values())
-        said = f"the weights of the {type(network).__name__} for '{folder}' are not finite in half precision"
-        check(finite, f"{said}; train with a lower learning rate")
-        half.save_pretrained(folder)
+        check(finite, f"{weights} are not finite in half precision; train with a lower learning rate")
+        with foreign(
+            f"{weights} cannot be written", "make room, or choose another folder"
+        ):  # no OSError of safetensors'
+            half.save_pretrained(folder)
     path = Path(folder, "config.json")
     config = json.loads(path.read_text(encoding="utf-8"))
     if "dtype" in config:  # transformers' default is what stands there, and diffusers' float32
@@ -88,8 +104,8 @@ def scheduler_config(schedule: NoiseSchedule, prediction: str) -> dict[str, Any]
     given = schedule.config
     kinds = {ours: theirs for theirs, ours in SCHEDULES.items()}
     found = {"num_train_timesteps": schedule.T, "timestep_spacing": "trailing", "clip_sample": False}
+    found |= {"set_alpha_to_one": True, "steps_offset": 1}  # the offset does nothing here, and is warned of at 0
     found |= {"prediction_type": {ours: theirs for theirs, ours in PREDICTION_TYPES.items()}[prediction]}
-    found |= {"set_alpha_to_one": True, "steps_offset": 1}
     if given["schedule"] in ("linear", "scaled_linear"):
         curve = {"beta_start": given["beta_1"], "beta_end": given["beta_T"]}
         return {**found, **curve, "beta_schedule": kinds[given["schedule"]]}
