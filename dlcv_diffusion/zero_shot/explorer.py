@@ -17,7 +17,7 @@ from ..evaluation.encoder import finite
 from ..figures import ReportFigure, describe
 from ..images.pictures import open_picture
 from ..models.clip import Clip
-from ..widgets.explorer import PictureCache
+from ..recent import Recent
 from ..widgets.live import Live, in_words
 from .bars import bars_html, line_html, picture_html, small_html, warning_html
 from .classify import state_of
@@ -101,7 +101,7 @@ class ZeroShotExplorer(Live):
         self.clip, self.pictures, self.words, self.template = clip, pictures, list(words), template
         self.temperature, self.temperatures = temperature, still
         self._page, self._facts = {"title": title, "caption": caption}, {"model": clip.name, **facts}
-        self._kept = PictureCache(1024)  # features (D,) by what was encoded
+        self._kept = Recent(1024)  # features (D,) by what was encoded
         self._own: dict[str, tuple[str, Image.Image]] = {}  # the picture that was uploaded last
         self._typed, self._shown = False, None
         for _ in self._encode_texts(self._texts(words, template)):
