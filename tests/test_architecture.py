@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "dlcv_diffusion"
 
 GROUND = {"errors", "schedule", "noise", "device", "files", "declared", "listing", "samplers", "guidance"}
-GROUND |= {"inversion", "interpolation", "sampling", "denoiser", "reading", "tensors", "arguments"}
+GROUND |= {"inversion", "interpolation", "sampling", "denoiser", "recent", "reading", "tensors", "arguments"}
 PROBLEMS = ("digits", "faces", "emoji", "zero_shot", "personalisation")
 FLOORS = [
     *(GROUND, {"images"}, {"models"}, {"training"}, {"evaluation"}, {"figures"}, {"widgets"}),

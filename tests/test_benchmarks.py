@@ -1,8 +1,10 @@
 """The benchmarks run: one small round of each that needs neither a browser nor the peers, in a process of its own."""
 
+import importlib
 import os
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
@@ -35,3 +37,15 @@ def test_a_benchmark_runs_and_writes_its_page(words, root, tmp_path):
         assert line in page
     failed = [line for line in page.splitlines() if "failed:" in line]
     assert all("CUDA graphs need a GPU" in line for line in failed), failed
+
+
+def test_moves_of_the_zero_shot_explorer_are_measured_without_a_browser(root, monkeypatch):
+    monkeypatch.syspath_prepend(root / "benchmarks")
+    monkeypatch.setattr("dlcv_diffusion.zero_shot.explorer.MOST_PICTURES", 3)
+    sliders = importlib.import_module("sliders")
+    monkeypatch.setattr(sliders, "a_photograph", partial(sliders.a_photograph, 400, 300))
+    times = sliders.zero_shot_moves(100)
+    assert {name: len(spent) for name, spent in times.items()} == dict.fromkeys(sliders.ZERO_SHOT_AIMS, 2)
+    assert min(times["a word"] + times["a template"]) >= 100, "the wait for the next key is in it"
+    page = sliders.zero_shot_part(1)
+    assert "1 moves each, in one process without a browser" in page and "| a photograph of 12 megapixels |" in page

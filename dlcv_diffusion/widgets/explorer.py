@@ -3,7 +3,6 @@
 import html
 import math
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import product
@@ -15,37 +14,13 @@ from einops import rearrange, repeat
 
 from ..errors import check
 from ..figures import ReportFigure, image_grid, png_bytes, png_size, tile
+from ..recent import Recent
 from .controls import Control
 from .live import Live, in_words
 
 WIDEST, TALLEST = 700, 360  # screen pixels of a live picture
 BETWEEN_DRAFTS = 0.08  # seconds: drafts that come faster are not shown, since encoding them takes time, too
 Picture = Any  # images (N, C, H, W) or (C, H, W): uint8, or float in [-1, 1]
-
-
-class PictureCache(OrderedDict):
-    """The pictures that were looked at last, by position, `most` of them.
-
-    >>> cache = PictureCache(2)
-    >>> cache["a"], cache["b"] = 1, 2
-    >>> looked_at = cache["a"]
-    >>> cache["c"] = 3
-    >>> list(cache)
-    ['a', 'c']
-    """
-
-    def __init__(self, most: int) -> None:
-        super().__init__()
-        self.most = max(1, most)
-
-    def __getitem__(self, position: Any) -> Any:
-        self.move_to_end(position)
-        return super().__getitem__(position)
-
-    def __setitem__(self, position: Any, picture: Any) -> None:
-        super().__setitem__(position, picture)
-        if len(self) > self.most:
-            self.popitem(last=False)
 
 
 class Explorer(Live):
@@ -79,7 +54,7 @@ class Explorer(Live):
         cache: int = 128,
         **words: Any,
     ) -> None:
-        self.controls, self.pictures = dict(controls), PictureCache(cache)
+        self.controls, self.pictures = dict(controls), Recent(cache)
         still = [tuple(chosen) if len(controls) > 1 else (chosen,) for chosen in still]
         start = tuple(control.start for control in controls.values())
         self.still_positions = [self._position(chosen) for chosen in still or [start]]

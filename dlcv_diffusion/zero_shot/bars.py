@@ -58,7 +58,8 @@ def picture_html(picture: Image.Image, name: str) -> str:
     scale = BOX / max(picture.size)
     width, height = (max(1, round(side * scale)) for side in picture.size)
     buffer = io.BytesIO()
-    picture.resize((width, height), Image.Resampling.BICUBIC).save(buffer, "PNG", compress_level=1)
+    small = picture.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2)
+    small.save(buffer, "PNG", compress_level=1)
     source = base64.b64encode(buffer.getvalue()).decode()
     style = f"width:{BOX}px;height:{BOX}px;object-fit:contain;object-position:left top;max-width:100%;margin:0"
     alt = html.escape(f"the picture {name}", quote=True)

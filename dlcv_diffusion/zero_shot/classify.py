@@ -1,10 +1,11 @@
 """Zero-shot classification (arXiv 2103.00020, section 3.1.2): the class whose text lies nearest to the picture."""
 
+import math
 import os
 import time
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from numbers import Real
 from weakref import WeakKeyDictionary
 
 import torch
@@ -15,14 +16,16 @@ from ..errors import UserError, check
 from ..evaluation.accuracy import accuracy_of
 from ..evaluation.encoder import finite
 from ..models.clip import Clip
+from ..recent import Recent
 from .pictures import Pictures, unlike
 from .result import ZeroShotResult
 from .templates import filled_in, template_list
+from .words import unknown_names
 
 KEPT = 16
 """Sets of class embeddings that are kept for each model."""
 
-_kept: WeakKeyDictionary[Clip, OrderedDict] = WeakKeyDictionary()
+_kept: WeakKeyDictionary[Clip, Recent] = WeakKeyDictionary()
 
 
 def class_embeddings(clip: Clip, classes: Sequence[str], templates: str | Sequence[str] = "single") -> Tensor:
@@ -40,14 +43,11 @@ def class_embeddings(clip: Clip, classes: Sequence[str], templates: str | Sequen
     """
     classes, templates = unlike(list(classes), "the classes"), template_list(templates, clip)
     key = tuple(classes), tuple(templates), state_of(clip)
-    kept = _kept.setdefault(clip, OrderedDict())
+    kept = _kept.setdefault(clip, Recent(KEPT))
     if key not in kept:
         texts = [filled_in(template, name) for name in classes for template in templates]
         features = clip.encode_texts(texts).unflatten(0, (len(classes), len(templates)))
         kept[key] = F.normalize(features.mean(1), dim=1)
-    kept.move_to_end(key)
-    while len(kept) > KEPT:
-        kept.popitem(last=False)
     return kept[key]
 
 
@@ -61,11 +61,23 @@ def scores(clip: Clip, features: Tensor, embeddings: Tensor, temperature: float 
 
     - features (N, D) and embeddings (K, D), of length 1; temperature τ: the model's own by default.
 
+    Raises `UserError` for a temperature that is not above 0.
+
     >>> p = scores(clip, clip(images), class_embeddings(clip, ["fox", "owl"]))   # doctest: +SKIP
     """
-    temperature = clip.temperature if temperature is None else temperature
-    check(temperature > 0, f"the temperature is {temperature}; it must be above 0")
+    temperature = clip.temperature if temperature is None else above_zero(temperature)
     return (features @ embeddings.T / temperature).softmax(dim=1)
+
+
+def above_zero(temperature: float) -> float:
+    """The temperature; `UserError` where it is no finite number above 0.
+
+    >>> above_zero(0.07)
+    0.07
+    """
+    sound = isinstance(temperature, Real | Tensor) and 0 < temperature < math.inf
+    check(sound, f"the temperature is {temperature!r}; it must be a finite number above 0")
+    return temperature
 
 
 def classify(
@@ -130,15 +142,17 @@ def classify(
 
 
 def unfamiliar(clip: Clip, classes: Sequence[str]) -> list[str]:
-    """A note about classes that a model which says what it was trained on, such as ours, was not trained on.
+    """A note about classes that are not among the names a model such as ours gives of what it was trained on.
 
     >>> unfamiliar(clip, ["fox", "skyscraper"])   # doctest: +SKIP
-    ["1 of the 2 classes is not among those that 'clip-small' was trained on, such as 'skyscraper'"]
+    ["1 of the 2 classes is not the name of a thing that 'clip-small' was trained on: 'skyscraper'"]
     """
-    known = clip.facts.get("classes")
-    new = [name for name in classes if name not in known] if known else []
-    count = f"{len(new)} of the {len(classes)} classes {'is' if len(new) == 1 else 'are'}"
-    return [f"{count} not among those that '{clip.name}' was trained on, such as '{new[0]}'"] if new else []
+    new = unknown_names(clip, classes)
+    if not new:
+        return []
+    said = "is not the name of a thing" if len(new) == 1 else "are not names of things"
+    such = ":" if len(new) == 1 else ", such as"
+    return [f"{len(new)} of the {len(classes)} classes {said} that '{clip.name}' was trained on{such} '{new[0]}'"]
 
 
 Batch = tuple[list[int], Tensor, dict[str, str]]

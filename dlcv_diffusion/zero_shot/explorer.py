@@ -3,32 +3,30 @@
 import html
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
 import ipywidgets
-import torch
-from PIL import Image
 from torch import Tensor
 
-from ..errors import UserError, check
-from ..evaluation.encoder import finite
+from ..errors import check
 from ..figures import ReportFigure, describe
 from ..images.pictures import open_picture
 from ..models.clip import Clip
-from ..widgets.explorer import PictureCache
+from ..recent import Recent
 from ..widgets.live import Live, in_words
 from .bars import bars_html, line_html, picture_html, small_html, warning_html
-from .classify import state_of
+from .classify import above_zero, scores
 from .figures import temperatures_figure
 from .pictures import Pictures
+from .reader import Reader, finished
 from .templates import filled_in, template_list
-from .words import bare, first_words, own_template, unknown_words, words_in
+from .words import first_words, own_template, unknown_names, words_in, words_of
 
 TYPING = 0.1  # seconds without a key before words are read
 STEP = 0.02  # of the temperature's slider, in decades
-TEXTS = 8  # texts encoded before the next move is looked for
 MOST_PICTURES = 100
 COOLER_AND_HOTTER = (1, 4, 16)
 GIVE = "upload a PNG, JPEG or WebP"
@@ -53,37 +51,40 @@ def zero_shot_explorer(
     """Type words, choose or upload a picture, and see p(word | picture) = softmax(cos / τ) (arXiv 2103.00020, 3.1.2).
 
     Bars stay in the order of the words; of more than ten words the ten most probable are shown. The still picture has
-    the first three pictures, at a few temperatures each.
+    three pictures at a few temperatures each: the first three, or in the third's place the next, up to the thirtieth,
+    in which the words are wrong.
 
-    - pictures: up to 100 to choose from; the first is shown first. words: a list, or a text with commas, by default the
-      pictures' classes. template: what CLIP reads, with {} for the word, by default one that suits the model.
+    - pictures: up to 100 to choose from; the first is shown first. words: 2 to 200, a list, or a text with commas, by
+      default up to six of the pictures' classes. template: what CLIP reads, with {} for the word, by default one that
+      suits the model.
     - temperature: τ > 0 where the slider starts, by default the model's own. still: temperatures of the still picture.
     - title, caption, facts: of the still picture and below the live one.
 
-    Raises `UserError` for fewer than two words, one that is there twice or too long for the model, a template without
-    a place for the word, a temperature that is not above 0, and more than 100 pictures.
+    Raises `UserError` for fewer than two words or more than 200, one that is there twice, is no text or too long for
+    the model, a template without a place for the word, a temperature that is not above 0, none for the still picture,
+    and more than 100 pictures.
 
     >>> pictures = load_pictures("emoji").subset(range(12))                          # doctest: +SKIP
     >>> zero_shot_explorer(load_clip("emoji"), pictures, "a fox, an owl, a castle")  # doctest: +SKIP
     """
     fits = len(pictures) <= MOST_PICTURES
     check(fits, f"{len(pictures)} pictures are too many to choose from; give some: pictures.subset(range(20))")
-    template = template_list(template or own_template(clip))[0]
-    words = first_words(pictures, template) if words is None else words
-    words = words_in(words if isinstance(words, str) else "\n".join(words))
+    template = _one_template(own_template(clip) if template is None else template)
+    words = words_of(first_words(pictures, template) if words is None else words)
     own = clip.temperature
-    start = own if temperature is None else temperature
-    still = [factor * own for factor in COOLER_AND_HOTTER] if still is None else list(still)
-    wrong = next((value for value in (start, *still) if not 0 < value < math.inf), None)
-    check(wrong is None, f"the temperature is {wrong}; it must be above 0")
-    return ZeroShotExplorer(clip, pictures, words, template, start, still, title, caption, dict(facts or {}))
+    start = above_zero(own if temperature is None else temperature)
+    still = [factor * own for factor in COOLER_AND_HOTTER] if still is None else still
+    listed = isinstance(still, Iterable) and list(still)
+    check(listed, f"still is {still!r}; give the still picture's temperatures, one or more, such as [0.01, 0.1]")
+    taus = [above_zero(value) for value in listed]
+    return ZeroShotExplorer(clip, pictures, words, template, start, taus, title, caption, dict(facts or {}))
 
 
 class ZeroShotExplorer(Live):
     """What `zero_shot_explorer` makes; `probabilities` computes what it shows.
 
     >>> explorer.probabilities(0, ["fox", "owl"], "A photo of a {}.", 0.01)   # doctest: +SKIP
-    tensor([0.9820, 0.0180])
+    tensor([0.9820, 0.0180], dtype=torch.float64)
     """
 
     def __init__(
@@ -99,73 +100,46 @@ class ZeroShotExplorer(Live):
         facts: dict[str, Any],
     ) -> None:
         self.clip, self.pictures, self.words, self.template = clip, pictures, list(words), template
-        self.temperature, self.temperatures = temperature, still
+        self.temperature, self.temperatures = temperature, list(still)
         self._page, self._facts = {"title": title, "caption": caption}, {"model": clip.name, **facts}
-        self._kept = PictureCache(1024)  # features (D,) by what was encoded
-        self._own: dict[str, tuple[str, Image.Image]] = {}  # the picture that was uploaded last
+        self._reader, self._drawn = Reader(clip, pictures), Recent(MOST_PICTURES)  # HTML by picture
+        self._uploaded: deque[dict[str, Any]] = deque(maxlen=1)  # the file that was not looked at yet
         self._typed, self._shown = False, None
-        for _ in self._encode_texts(self._texts(words, template)):
-            pass
+        finished(self._reader.embeddings(_texts(words, template)))
 
-    # --- what is computed ---------------------------------------------------------------------------------
+    def probabilities(
+        self, picture: int, words: str | Sequence[str], template: str, temperature: float | None = None
+    ) -> Tensor:
+        """softmax(cos / τ) of a picture over K words, (K,) float64, as the live view shows it. Features are kept.
 
-    def probabilities(self, picture: int | str, words: Sequence[str], template: str, temperature: float) -> Tensor:
-        """(K,) float64: softmax(cos / τ) of a picture, by its row, over K words. Everything encoded is kept."""
-        for _ in self._encode_texts(self._texts(words, template)):
-            pass
-        return _softmax(self._cosines(picture, self._texts(words, template)), temperature)
+        - picture: its row. words: 2 to 200, a list or a text. template: with {} for the word. temperature: τ > 0, the
+          model's own by default.
 
-    def _texts(self, words: Sequence[str], template: str) -> list[str]:
-        return [filled_in(template, word) for word in words]
-
-    def _encode_texts(self, texts: Sequence[str]) -> Iterator[None]:
-        """Encode the texts that are new, some at a time, and yield after each."""
-        state = state_of(self.clip)
-        new = [text for text in dict.fromkeys(texts) if (text, state) not in self._kept]
-        for first in range(0, len(new), TEXTS):
-            some = new[first : first + TEXTS]
-            for text, feature in zip(some, self.clip.encode_texts(some).cpu(), strict=True):
-                self._kept[text, state] = feature
-            yield
-
-    def _cosines(self, picture: int | str, texts: Sequence[str]) -> Tensor:
-        """(K,) float64, of texts that were encoded."""
-        state = state_of(self.clip)
-        if (picture, state) not in self._kept:
-            features = self.clip.encode_images([self._read(picture)[1]])
-            self._kept[picture, state] = finite(features, "CLIP's features")[0].cpu()
-        texts = torch.stack([self._kept[text, state] for text in texts])
-        return (texts @ self._kept[picture, state]).double()
-
-    def _read(self, picture: int | str) -> tuple[str, Image.Image]:
-        """A picture's name and itself: a row of those given, or the one that was uploaded."""
-        return self._own[picture] if isinstance(picture, str) else (self._label(picture), self.pictures.read(picture))
-
-    def _label(self, row: int) -> str:
-        return f"{self.pictures.files[row]}: {self._class(row)}"
-
-    def _class(self, row: int) -> str:
-        return self.pictures.classes[int(self.pictures.labels[row])]
-
-    def _true(self, picture: int | str, words: Sequence[str]) -> str | None:
-        """The word that names the picture's class, where it is known and there."""
-        if isinstance(picture, str):
-            return None
-        return next((word for word in words if bare(word) == bare(self._class(picture))), None)
+        Raises `UserError` for a row that is not there, a picture that cannot be read, a temperature that is not above
+        0, a template without a place for the word, and words as `zero_shot_explorer` does.
+        """
+        there = isinstance(picture, int) and 0 <= picture < len(self.pictures)
+        check(there, f"there is no picture {picture!r}; give a row from 0 to {len(self.pictures) - 1}")
+        texts = _texts(words_of(words), _one_template(template))
+        return scores(self.clip, *finished(self._reader.features(picture, texts)), temperature)[0]
 
     @cached_property
     def still(self) -> ReportFigure:
-        """The first three pictures at some temperatures; the words are the same throughout."""
-        rows, texts = range(min(3, len(self.pictures))), self._texts(self.words, self.template)
-        cosines = torch.stack([self._cosines(row, texts) for row in rows])
-        named = {self._written(value): value for value in self.temperatures}
-        pictures = dict(self._read(row) for row in rows)
-        true = [self._true(row, self.words) for row in rows]
-        facts = {**self._facts, "template": self.template}
-        return temperatures_figure(pictures, self.words, cosines, named, **self._page, true=true, facts=facts)
+        """Three pictures at some temperatures; the words are the same throughout."""
+        rows, cosines, refused = self._reader.for_still(self.words, _texts(self.words, self.template))
+        pictures = [self._reader.read(row) for row in rows]
+        true = [self._reader.true_word(row, self.words) for row in rows]
+        page, facts = dict(self._page), {**self._facts, "template": self.template}
+        if refused:
+            page["caption"] = f"{page['caption'].rstrip('. ')}. Left out, since not to be read: {', '.join(refused)}"
+        taus = list(zip(self._written(self.temperatures), self.temperatures, strict=True))
+        return temperatures_figure(pictures, self.words, cosines, taus, **page, true=true, facts=facts)
 
-    def _written(self, temperature: float) -> str:
-        return f"τ = {temperature:.3g}{', as learnt' if self._is_own(temperature) else ''}"
+    def _written(self, temperatures: Sequence[float]) -> list[str]:
+        """Temperatures in as many digits as it takes to tell them apart, three or more."""
+        different = len(set(temperatures))
+        digits = next((n for n in range(3, 17) if len({f"{value:.{n}g}" for value in temperatures}) == different), 17)
+        return [f"τ = {value:.{digits}g}{', as learnt' if self._is_own(value) else ''}" for value in temperatures]
 
     @property
     def controls(self) -> dict[str, ipywidgets.Widget]:
@@ -190,7 +164,7 @@ class ZeroShotExplorer(Live):
         )
         said = "what CLIP reads; {} is where the word goes"
         self._template = ipywidgets.Text(self.template, description="template", tooltip=said, **wide)
-        options = [(self._label(row), row) for row in range(len(self.pictures))]
+        options = [(self._reader.label(row), row) for row in range(len(self.pictures))]
         self._choice = ipywidgets.Dropdown(options=options, description="picture", tooltip="the picture", **half)
         self._upload = ipywidgets.FileUpload(
             accept="image/*", description="upload your own", tooltip=GIVE, layout={"width": "auto"}
@@ -227,65 +201,84 @@ class ZeroShotExplorer(Live):
     def _is_own(self, temperature: float) -> bool:
         return math.isclose(temperature, self.clip.temperature, rel_tol=1e-4)
 
+    # --- handlers: called in any thread, so they only take a note ------------------------------------------
+
     def _on_typing(self, change: Any) -> None:
         self._typed = True
         self._moved()
 
     def _on_upload(self, change: Any) -> None:
-        """Take the picture in, and choose it; one that cannot be read changes nothing."""
-        if not change.new:
-            return
-        name = change.new[-1]["name"]
-        try:
-            picture = open_picture(io.BytesIO(change.new[-1]["content"]), GIVE, name, upright=True)
-        except UserError as error:
-            self._line.value = warning_html(str(error))
-            return
-        key = f"upload {id(picture)}"
-        self._own = {key: (f"your own: {name}", picture)}
-        self._choice.unobserve(self._moved, names="value")  # new options choose the first of them on the way
-        self._choice.options = [*self._choice.options[: len(self.pictures)], (self._own[key][0], key)]
-        self._choice.value = key
-        self._choice.observe(self._moved, names="value")
-        self._moved()
+        if change.new:
+            self._uploaded.append(change.new[-1])
+            self._moved()
+
+    # --- the answer: steps in the thread of the cells -------------------------------------------------------
 
     def _show(self) -> Iterator[float | None]:
         """Answer: first the picture, then its bars; yields where a later move may take over."""
         if self._typed:
             self._typed = False
             yield TYPING
+        refused = self._take_upload()
+        if refused:
+            self._line.value = warning_html(refused)
         try:
             picture, temperature = self._choice.value, self._slider.value
             self._reset.disabled = self._is_own(temperature)
             self._show_picture(picture)
-            words, template = words_in(self._words.value), template_list(self._template.value)[0]
-            texts = self._texts(words, template)
-            yield from self._encode_texts(texts)
-            cosines = self._cosines(picture, texts)
-            probabilities = _softmax(cosines, temperature).tolist()
-            self._shown = (words, cosines.tolist(), probabilities, self._true(picture, words))
+            words, template = words_in(self._words.value), _one_template(self._template.value)
+            texts = _texts(words, template)
+            feature, embeddings = yield from self._reader.features(picture, texts)
+            probabilities = scores(self.clip, feature, embeddings, temperature)[0].tolist()
+            cosines = (feature @ embeddings.T)[0].tolist()
+            self._shown = (words, cosines, probabilities, self._reader.true_word(picture, words))
             self._bars.value = bars_html(*self._shown)
-            self._line.value = self._note(words, texts)
+            self._line.value = warning_html(refused) if refused else self._note(words, texts)
             facts = describe({**self._facts, "template": template, "τ": f"{temperature:.3g}"})
             self._below.value = small_html(f"{self._page['caption'].rstrip('. ')}. {facts}")
         except Exception as error:  # ipywidgets would swallow it, and the controls would seem dead
-            self._line.value = warning_html(in_words(error))
+            self._line.value = warning_html("; ".join(said for said in (refused, in_words(error)) if said))
             if self._shown:
                 self._bars.value = bars_html(*self._shown, faded=True)
 
+    def _take_upload(self) -> str:
+        """Choose the picture that was uploaded last; one that cannot be read changes nothing, and it is said why."""
+        if not self._uploaded:
+            return ""
+        file = self._uploaded.pop()
+        try:
+            picture = open_picture(io.BytesIO(file["content"]), GIVE, file["name"], upright=True)
+            for old in [key for key in self._drawn if isinstance(key, str)]:
+                del self._drawn[old]
+            key = self._reader.take(f"your own: {file['name']}", picture)
+            self._choice.unobserve(self._moved, names="value")  # new options choose the first of them on the way
+            self._choice.options = [*self._choice.options[: len(self.pictures)], (self._reader.read(key)[0], key)]
+            self._choice.value = key
+            self._choice.observe(self._moved, names="value")
+        except Exception as error:  # as above
+            return in_words(error)
+        finally:
+            self._upload.value = ()  # or the same file again would be no change
+        return ""
+
     def _show_picture(self, picture: int | str) -> None:
-        if (picture, "html") not in self._kept:
-            name, pixels = self._read(picture)
-            self._kept[picture, "html"] = picture_html(pixels, name)
-        self._picture.value = self._kept[picture, "html"]
+        if picture not in self._drawn:
+            name, pixels = self._reader.read(picture)
+            self._drawn[picture] = picture_html(pixels, name)
+        self._picture.value = self._drawn[picture]
 
     def _note(self, words: Sequence[str], texts: Sequence[str]) -> str:
-        """What CLIP reads, and which words it was not trained on."""
-        new = unknown_words(self.clip, words)
+        """What CLIP reads, and which words are no names that it says it knows."""
+        new = unknown_names(self.clip, words)
         several = f"{', '.join(new[:5])}{' …' if len(new) > 5 else ''}"
-        note = f" Not among the things that it was trained on: {several}." if new else ""
+        note = f" Not the name of a thing that it was trained on: {several}." if new else ""
         return line_html(f"CLIP reads “{texts[0]}” and so on.{note}")
 
 
-def _softmax(cosines: Tensor, temperature: float) -> Tensor:
-    return (cosines / temperature).softmax(0)
+def _one_template(template: str) -> str:
+    """A template with its place as "{}"; neither "single" nor "ensemble" is one."""
+    return template_list([template])[0]
+
+
+def _texts(words: Sequence[str], template: str) -> list[str]:
+    return [filled_in(template, word) for word in words]

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..errors import check
 from ..figures.page import MARGIN, PAGE, Facts, ReportFigure, style
+from .classify import above_zero
 from .pictures import Pictures
 from .result import Case
 
@@ -49,8 +50,7 @@ def similarity_figure(
             axes.set(title=name, xlabel="texts", xticks=[], yticks=[], ylabel="" if number else "pictures")
         bar = fig.place(48 + len(values) * (side + 30) - 18, top, 10, side)
         fig.colorbar(shown, cax=bar, label="cosine")
-        if title:
-            fig.write(MARGIN, 16, title, size=10, weight="bold", va="center")
+        _write_title(fig, title)
     return fig
 
 
@@ -82,8 +82,7 @@ def cases_figure(
     top = (34 if title else MARGIN) + (18 if heads else 0)
     with style():
         fig = ReportFigure(across * columns, top + rows * ROW + MARGIN, caption=caption, facts=facts)
-        if title:
-            fig.write(MARGIN, 16, title, size=10, weight="bold", va="center")
+        _write_title(fig, title)
         for column, name in enumerate(heads):
             fig.write(column * across + MARGIN, top - 9, name, size=9, va="center", parse_math=False)
         for number, case in enumerate(cases):
@@ -96,10 +95,10 @@ def cases_figure(
 
 
 def temperatures_figure(
-    pictures: Mapping[str, Image.Image],
+    pictures: Sequence[tuple[str, Image.Image]],
     words: Sequence[str],
     cosines: Tensor,
-    temperatures: Mapping[str, float],
+    temperatures: Sequence[tuple[str, float]],
     title: str = "",
     caption: str = "",
     *,
@@ -108,33 +107,35 @@ def temperatures_figure(
 ) -> ReportFigure:
     """A row for each picture: softmax(cos / τ) over the same words, at one temperature τ beside the other.
 
-    - pictures: by what is written above them; true: which of the words is meant in each, None where none is.
+    - pictures: N pairs of what is written above a picture, and the picture; true: which of the words is meant in each,
+      None where none is.
     - cosines: (N, K), of N pictures and K words; of many words only `shown` ones have a bar.
-    - temperatures: by what is written above their column.
+    - temperatures: pairs of what is written above a column, and its τ > 0.
 
-    Raises `UserError` where there are no pictures or temperatures, or not N × K cosines.
+    Raises `UserError` where there are no pictures or temperatures, a temperature is not above 0, or there are not N × K
+    cosines.
 
     >>> import torch
-    >>> picture = {"a fox": Image.new("RGB", (64, 64))}
-    >>> taus = {"τ = 0.01": 0.01, "τ = 0.1": 0.1}
+    >>> picture = [("a fox", Image.new("RGB", (64, 64)))]
+    >>> taus = [("τ = 0.01", 0.01), ("τ = 0.1", 0.1)]
     >>> fig = temperatures_figure(picture, ["fox", "owl"], torch.tensor([[0.3, 0.28]]), taus, facts={"model": "none"})
     """
     check(pictures and temperatures, "give a picture and a temperature, one or more of each")
     fits = tuple(cosines.shape) == (len(pictures), len(words))
+    taus = [above_zero(temperature) for _, temperature in temperatures]
     check(fits, f"cosines of shape {tuple(cosines.shape)} for {len(pictures)} pictures and {len(words)} words")
     high, top = max(SIDE, 13 * min(len(words), MOST_BARS)), (34 if title else MARGIN) + 18
     first, row = 2 * MARGIN + SIDE, high + 24
     across = (PAGE - first) / len(temperatures)
     with style():
         fig = ReportFigure(PAGE, top + len(pictures) * row, caption=caption, facts=facts)
-        if title:
-            fig.write(MARGIN, 16, title, size=10, weight="bold", va="center")
-        for column, name in enumerate(temperatures):
+        _write_title(fig, title)
+        for column, (name, _) in enumerate(temperatures):
             fig.write(first + column * across, top - 9, name, size=9, va="center", parse_math=False)
-        for number, (name, picture) in enumerate(pictures.items()):
+        for number, (name, picture) in enumerate(pictures):
             above = top + number * row + 16
             _picture(fig, picture, name, MARGIN, above)
-            for column, temperature in enumerate(temperatures.values()):
+            for column, temperature in enumerate(taus):
                 values = (cosines[number].double() / temperature).softmax(0).tolist()
                 colours = bar_colours(words, values, true[number] if true else None)
                 bars = [(words[place], values[place], colours[place]) for place in shown(cosines[number].tolist())]
@@ -175,9 +176,14 @@ def percent(share: float, digits: int = 1) -> str:
     return f"< {least:g} %" if share < 0.5 else f"> {100 - least:g} %"
 
 
+def _write_title(fig: ReportFigure, title: str) -> None:
+    if title:
+        fig.write(MARGIN, 16, title, size=10, weight="bold", va="center")
+
+
 def _picture(fig: ReportFigure, picture: Image.Image, name: str, left: float, top: float) -> None:
     """A picture in a square, with a name above it."""
-    small = picture.resize((2 * SIDE, 2 * SIDE), Image.Resampling.BICUBIC)
+    small = picture.resize((2 * SIDE, 2 * SIDE), Image.Resampling.BICUBIC, reducing_gap=2)
     axes = fig.place(left, top, SIDE, SIDE)
     axes.imshow(np.asarray(small), aspect="auto")
     axes.set_axis_off()
