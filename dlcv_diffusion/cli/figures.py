@@ -47,7 +47,9 @@ def figures(
     ] = 0,
     preset: options.FacesPreset = "paper",
     steps: options.FacesSteps = None,
-    pictures: Annotated[str, Option(help="to classify: emoji, or the course's clip_zeroshot")] = "emoji",
+    pictures: Annotated[
+        str, Option(help="to classify: emoji, emoji-woodcuts, or the course's clip_zeroshot")
+    ] = "emoji-woodcuts",
     labels: Annotated[Path | None, Option(help="id2label.json of the pictures; beside them by default")] = None,
     clip: options.Clip = "emoji",
     pretrained: options.Pretrained = None,

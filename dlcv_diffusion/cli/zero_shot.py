@@ -20,7 +20,8 @@ EXAMPLES = examples(
 
 def zero_shot(
     images: Annotated[
-        Path, Argument(metavar="IMAGES_DIR", help="with {label}_{n}.png; or emoji: scenes of the emoji world")
+        Path,
+        Argument(metavar="IMAGES_DIR", help="with {label}_{n}.png; or emoji, emoji-woodcuts: small worlds' scenes"),
     ],
     labels: Annotated[
         Path | None, Argument(metavar="LABELS.json", help="id2label.json; beside them by default")

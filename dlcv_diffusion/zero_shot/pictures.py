@@ -28,6 +28,7 @@ from ..reading import reading
 NAMED = re.compile(r"(\d+)[_-].*")
 LABELS = "id2label.json"
 ALONE: Mapping[Kind, float] = {kind: 1 / 3 for kind in KINDS if kind != "pair"}
+WORLD_SETS: Mapping[str, Split] = {"emoji": "unseen", "emoji-woodcuts": "held_out_style"}
 GIVE_LABELS = 'the course\'s is {"0": "bicycle", …}'
 
 
@@ -88,7 +89,8 @@ def load_pictures(folder: str | Path, labels: str | Path | None = None, *, keep_
     """The pictures of a folder in the course's layout, `{label}_{n}.png`, opened one by one when they are wanted.
 
     - folder: with the pictures, or the course's `clip_zeroshot`, which has them in `val/`; or "emoji": 500 unseen
-      scenes of the emoji world, one thing each, whose classes are its things.
+      scenes of the emoji world, one thing each, whose classes are its things; or "emoji-woodcuts": 500 in the style
+      that the shipped CLIP was not trained on.
     - labels: the JSON file of the classes' names, by default `id2label.json` in the folder or beside it.
     - keep_underscores: names are read as words, "willow_tree" as "willow tree", unless this is true.
 
@@ -99,11 +101,11 @@ def load_pictures(folder: str | Path, labels: str | Path | None = None, *, keep_
     >>> len(pictures), pictures.classes[0]                   # doctest: +SKIP
     (2500, 'bicycle')
     """
-    if str(folder) == "emoji" and not os.path.exists(folder):
+    if str(folder) in WORLD_SETS and not os.path.exists(folder):
         check(labels is None, "the emoji world knows its classes; leave the labels out")
         said = "keep_underscores (--keep-underscores) does nothing for the emoji world, whose names have none"
         check(not keep_underscores, f"{said}; leave it out")
-        return world_pictures(load_world(), "unseen", 500, seed=0)[0]
+        return world_pictures(load_world(), WORLD_SETS[str(folder)], 500, seed=0)[0]
     folder = Path(folder)
     inside = folder / "val" if os.path.isdir(folder / "val") else folder
     advice = "give the course's clip_zeroshot/val, or a folder of pictures named {label}_{n}.png"

@@ -52,6 +52,8 @@ def test_pictures_of_the_world_show_one_thing_of_the_split(world, split):
 def test_the_world_is_loaded_by_its_name(world):
     pictures = load_pictures("emoji")
     assert len(pictures) == 500 and pictures.source == "the emoji world, unseen"
+    woodcuts = load_pictures("emoji-woodcuts")
+    assert len(woodcuts) == 500 and woodcuts.source == "the emoji world, held_out_style"
     with pytest.raises(UserError, match="knows its classes"):
         load_pictures("emoji", "labels.json")
 
