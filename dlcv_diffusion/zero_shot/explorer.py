@@ -31,7 +31,7 @@ MOST_PICTURES = 100
 COOLER_AND_HOTTER = (1, 4, 16)
 GIVE = "upload a PNG, JPEG or WebP"
 CAPTION = (
-    "p = softmax(cos / τ). Blue: the true class. Orange: read instead of it. "
+    "p = softmax(cos / τ). Blue: the true class. Orange: predicted instead. "
     "Pink: the most probable, where the true class is not among the words"
 )
 

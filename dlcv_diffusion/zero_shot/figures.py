@@ -19,7 +19,7 @@ known, the rest. The colour-blind tell them apart."""
 PALE = 0.55
 """How opaque bars are, so that words can be read on them."""
 
-CASES_CAPTION = "Blue: the true class. Orange: read instead of it"
+CASES_CAPTION = "Blue: the true class. Orange: predicted instead"
 MOST_BARS = 10
 
 SIDE, ROW = 84, 108
