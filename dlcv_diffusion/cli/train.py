@@ -94,7 +94,7 @@ def faces(
 @app.command(
     "clip",
     epilog=examples(
-        "dlcv train clip                                          (what ships: an hour or two)",
+        "dlcv train clip                                          (what ships: some two hours)",
         "dlcv train clip --preset tiny --out runs/tiny_clip",
         "dlcv train clip --leave-out openmoji --out runs/clip_without_openmoji",
     ),

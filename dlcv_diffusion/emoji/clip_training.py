@@ -48,7 +48,7 @@ class ClipRecipe:
 OURS: Mapping[str, Any] = {"weight_decay": 0.0, "clip_grad": 1.0}
 
 CLIPS: Mapping[str, ClipRecipe] = {
-    # what ships: some eighty minutes on one CPU core with quick bfloat16
+    # what ships: an hour and fifty minutes on one CPU core, beside other work
     "small": ClipRecipe(
         SmallClipConfig(vision_layers=(2, 2, 3, 2), vision_width=12, head_width=48, context=24),
         60_000,
