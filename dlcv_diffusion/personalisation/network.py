@@ -1,88 +1,71 @@
-"""The parts of a Stable Diffusion pipeline that personalisation works with, and copies of them that train."""
+"""The network that personalisation trains: copies that share all weights with the model, beside what trains."""
 
 from collections.abc import Container, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import check
-from ..models.diffusers_unet import schedule_from
-from ..models.text_to_image.latents import downsampling
-from ..schedule import NoiseSchedule
-
-PARTS = ("U-Net", "text encoder", "tokenizer", "autoencoder")
-SMALL = 100_000_000
-"""Weights of a U-Net below which settings are those of the small world: Stable Diffusion has 860 million."""
+from ..models.text_to_image import TextToImage
+from .tokens import with_vectors
 
 
-@dataclass(frozen=True)
-class Parts:
-    """A latent diffusion model by its parts (arXiv 2112.10752): ε_θ(z_t, t, τ(y)), z = E(x), and the schedule of z_t.
+class PersonalisedNetwork(nn.Module):
+    """ε_θ(z_t, t, c(y; v)), of which the vectors v of new words train, and those weights of the U-Net that are named.
 
-    - unet: diffusers' `UNet2DConditionModel`; autoencoder: its `AutoencoderKL`; text_encoder: transformers'
-      `CLIPTextModel`, τ; tokenizer: its `CLIPTokenizer`. They are the caller's own, not copies.
-    - prediction: what the U-Net gives, "eps", "v" or "x0".
+    Copies that share all other weights with the model, which stays as it is, to the bit. What trains is in float32.
+
+    - vectors: (token, (n, d)) of each concept, where they begin; trained: names of the U-Net's weights.
+    - dtype: of the frozen weights; scale: how much faster the vectors move, see `WordsAndVectors`.
+    - checkpointing: the U-Net's activations are computed twice instead of kept.
+
+    Raises `UserError` for tokens that are taken.
+
+    >>> network = PersonalisedNetwork(sd, [("<new1>", initial_vectors(sd, "dog"))])   # doctest: +SKIP
+    >>> network(z_t, t, token_ids(["a <new1>"], network.tokenizer)).shape             # doctest: +SKIP
+    torch.Size([1, 4, 64, 64])
     """
 
-    unet: Any
-    text_encoder: Any
-    tokenizer: Any
-    autoencoder: Any
-    schedule: NoiseSchedule
-    prediction: str
-    name: str
+    def __init__(
+        self,
+        sd: TextToImage,
+        vectors: Sequence[tuple[str, Tensor]],
+        trained: Sequence[str] = (),
+        *,
+        dtype: torch.dtype = torch.float32,
+        scale: float = 1.0,
+        checkpointing: bool = False,
+    ):
+        super().__init__()
+        self.lengths = {token: len(rows) for token, rows in vectors}
+        self.trained, self.dtype = list(trained), dtype
+        self.text_encoder = frozen_copy(sd.text_encoder, dtype)
+        self.tokenizer = with_vectors(sd.tokenizer, self.text_encoder, vectors, scale)
+        self.unet = frozen_copy(sd.unet, dtype, trained)
+        if checkpointing:
+            self.unet.enable_gradient_checkpointing()
+
+    def c(self, ids: Tensor) -> Tensor:
+        """c(y; v), (B, L, d), of the sentences' ids (B, L)."""
+        return self.text_encoder(ids)[0]
+
+    def forward(self, z_t: Tensor, t: Tensor, ids: Tensor) -> Tensor:
+        """What the U-Net predicts, like z_t (B, c, h, w), for t (B,) and ids (B, L)."""
+        c = self.c(ids).to(self.dtype)
+        return self.unet(z_t.to(self.dtype), t, encoder_hidden_states=c, return_dict=False)[0]
 
     @property
-    def table(self) -> nn.Embedding:
-        """The text encoder's lookup table: a row for each token."""
-        return self.text_encoder.get_input_embeddings()
+    def vectors(self) -> dict[str, Tensor]:
+        """v by token, (n, d) float32."""
+        rows = self.text_encoder.get_input_embeddings().vectors.split([*self.lengths.values()])
+        return dict(zip(self.lengths, rows, strict=True))
 
     @property
-    def width(self) -> int:
-        """Numbers in a token's vector: 768 in Stable Diffusion 1.x, 1,024 in 2.x."""
-        return self.table.weight.shape[1]
-
-    @property
-    def small(self) -> bool:
-        return sum(weight.numel() for weight in self.unet.parameters()) < SMALL
-
-    @property
-    def factor(self) -> int:
-        """Pixels a side that one latent stands for."""
-        return downsampling(self.autoencoder)
-
-    @property
-    def side(self) -> int:
-        """Pixels a side of the pictures that the model draws."""
-        return self.unet.config.sample_size * self.factor
-
-
-def parts_of(model: Any) -> Parts:
-    """The parts of a `TextToImage`, or of a `StableDiffusionPipeline` of diffusers.
-
-    Raises `UserError` for a pipeline without text encoder or another part, or with a scheduler that is none of DDPM's.
-
-    >>> parts_of(load_text_to_image("CompVis/stable-diffusion-v1-4")).width   # doctest: +SKIP
-    768
-    """
-    if isinstance(model, Parts):
-        return model
-    found = {name: getattr(model, name.lower().replace(" ", "_").replace("-", ""), None) for name in PARTS}
-    found["autoencoder"] = found["autoencoder"] or getattr(model, "vae", None)
-    missing = [name for name, part in found.items() if part is None]
-    advice = "give a whole text-to-image model, as load_text_to_image reads it"
-    check(not missing, f"the {type(model).__name__} has no {' and no '.join(missing)}; {advice}")
-    if hasattr(model, "schedule"):
-        schedule, prediction = model.schedule, model.prediction
-    else:
-        config = {**model.scheduler.config, "_class_name": type(model.scheduler).__name__}
-        schedule, prediction = schedule_from(config, "the pipeline")
-    name = getattr(model, "name", "") or Path(str(getattr(model, "name_or_path", None) or "")).name
-    return Parts(*found.values(), schedule, prediction, str(name))
+    def weights(self) -> dict[str, Tensor]:
+        """The U-Net's weights that train, by name, float32."""
+        return {name: self.unet.get_parameter(name) for name in self.trained}
 
 
 def frozen_copy(network: nn.Module, dtype: torch.dtype | None = None, trained: Container[str] = ()) -> Any:
@@ -102,18 +85,6 @@ def frozen_copy(network: nn.Module, dtype: torch.dtype | None = None, trained: C
         value = weight.detach().to(torch.float32, copy=True) if own else weight.detach().to(dtype or weight.dtype)
         memo[id(weight)] = nn.Parameter(value, requires_grad=own)
     return deepcopy(network, memo).eval()
-
-
-def token_ids(tokenizer: Any, prompts: Sequence[str]) -> Tensor:
-    """Ids (B, L) int64 of prompts, filled up to the length L that the model reads, as Stable Diffusion does it.
-
-    Raises `UserError` for a prompt that is longer.
-    """
-    length = tokenizer.model_max_length
-    found = [tokenizer(prompt, padding="max_length", max_length=length).input_ids for prompt in prompts]
-    for prompt, ids in zip(prompts, found, strict=True):
-        check(len(ids) == length, f"'{prompt:.60}' is {len(ids)} tokens long, and the model reads {length}; shorten it")
-    return torch.tensor(found)
 
 
 def cross_attention(unet: nn.Module) -> list[str]:
