@@ -203,7 +203,7 @@ def load_concepts(model: Any, *paths: str | Path, token: str | None = None) -> l
 def check_apart(learnt: Iterable[Learnt], advice: str) -> None:
     """Raise `UserError` where two of the files name a vector alike; capital letters make no difference."""
     tokens = [(token, len(rows)) for found in learnt for token, rows in found.vectors.items()]
-    names = [name.lower() for token, count in tokens for name in names_of(token, count)]
+    names = [name.lower() for token, count in tokens for name in names_of(token, count + 1)]
     twice = next((name for name in names if names.count(name) > 1), None)
     check(twice is None, f"two of the files hold the token '{twice}'; {advice}")
 

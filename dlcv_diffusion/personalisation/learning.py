@@ -229,5 +229,5 @@ def enough_memory(config: RunConfig) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        lower = "--batch-size 1 with --accumulate, --checkpointing and --precision fp16 take the least"
+        lower = f"--accumulate {config.batch_size}, --checkpointing and --precision fp16 take the least"
         raise UserError(f"the GPU has too little memory for a batch of {config.batch_size}; {lower}") from error

@@ -22,6 +22,7 @@ from ..emoji.world import load_world
 from ..errors import check
 from ..models.text_to_image import TextToImage, as_text_to_image
 from ..models.text_to_image.prompts import token_ids
+from ..reading import reading
 from .concepts import base_facts, check_apart, check_base, read_concept_file, write_custom
 from .network import PersonalisedNetwork
 from .templates import filled
@@ -62,7 +63,8 @@ def merged_weight(W0: Tensor, C: Tensor, V: Tensor, C_reg: Tensor) -> Tensor:
 def merge(model: Any, paths: Sequence[str | Path], out: str | Path, captions: Sequence[str] | None = None) -> list[str]:
     """Join files of Custom Diffusion, each learnt by itself on this model, into one; returns its tokens.
 
-    - captions: the sentences C_reg that are to stay as they were; of the emoji world by default.
+    - captions: the sentences C_reg that are to stay as they were; of the emoji world by default, so for Stable
+      Diffusion give others, such as a thousand captions of photographs.
 
     Raises `UserError` for fewer than two files, one of another method or model, tokens of the same name, and for an
     `out` that cannot be written.
@@ -112,6 +114,20 @@ def features(
         token: read(filled(SENTENCES, "object", token), tokenizer.convert_tokens_to_ids(token)) for token, _ in vectors
     }
     return C, read(captions, tokenizer.bos_token_id)
+
+
+def read_captions(path: str | Path) -> list[str]:
+    """Sentences of a text file, one a line. Raises `UserError` for a file that is missing, empty, or no text.
+
+    >>> read_captions("captions.txt")   # doctest: +SKIP
+    ['two dogs on a beach', 'a red bus']
+    """
+    advice = "give a text file with one sentence a line"
+    with reading(path, "is not a text file in UTF-8", advice):
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    found = [line.strip() for line in lines if line.strip()]
+    check(found, f"'{path}' holds no sentence; {advice}")
+    return found
 
 
 def world_captions(tokenizer: Any, count: int = CAPTIONS) -> list[str]:

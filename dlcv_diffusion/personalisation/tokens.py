@@ -1,5 +1,6 @@
 """New words: placeholder tokens such as <new1>, and their vectors beside the text encoder's own lookup table."""
 
+import re
 from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
@@ -19,7 +20,9 @@ def check_new(tokenizer: Any, token: str, count: int = 1) -> None:
     sound = bool(token) and not any(map(str.isspace, token)) and token.isprintable()
     check(sound, f"'{token}' is no token: it is empty or holds spaces; choose one word, such as <new1>")
     words, added = tokenizer.get_vocab(), {name.lower() for name in tokenizer.added_tokens_encoder}
-    for name in names_of(token, count):
+    first = re.sub(r"_\d+$", "", token.lower())
+    check(first == token.lower() or first not in added, f"'{token}' would be another vector of '{first}'; {CHOOSE}")
+    for name in names_of(token, count + 1):  # what comes behind the last would be read as one more
         check(name.lower() not in added, f"the token '{name}' exists already in this model; {CHOOSE}")
         ordinary = name.lower() in words or f"{name.lower()}</w>" in words
         check(not ordinary, f"'{name}' is an ordinary word of the vocabulary already; {CHOOSE}")
@@ -118,10 +121,9 @@ def with_vectors(tokenizer: Any, text_encoder: Any, vectors: Sequence[tuple[str,
     Raises `UserError` for names that are taken.
     """
     tokenizer = deepcopy(tokenizer)
-    first = len(tokenizer)
     for token, rows in vectors:
         check_new(tokenizer, token, len(rows))
         tokenizer.add_tokens(names_of(token, len(rows)))
-    rows = torch.cat([rows for _, rows in vectors])
+    first, rows = tokenizer.convert_tokens_to_ids(vectors[0][0]), torch.cat([rows for _, rows in vectors])
     text_encoder.set_input_embeddings(WordsAndVectors(text_encoder.get_input_embeddings(), rows, first, scale))
     return tokenizer

@@ -152,7 +152,7 @@ def test_too_little_memory_says_what_to_lower(pipeline, tmp_path, concept_folder
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(learning_module, place, full)
-    with pytest.raises(UserError, match="too little memory for a batch of 4; --batch-size 1 with --accumulate"):
+    with pytest.raises(UserError, match="too little memory for a batch of 4; --accumulate 4, --checkpointing"):
         train(pipeline, Concept(concept_folder, "<new1>", "fox"), tmp_path / "run")
 
 

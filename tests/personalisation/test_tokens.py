@@ -107,8 +107,12 @@ def test_names_that_are_taken(pipeline, token, said):
 
 def test_a_name_for_a_second_vector_may_be_taken_too(pipeline):
     add_token(pipeline, "<new1>_1", torch.zeros(32))
-    with pytest.raises(UserError, match="'<new1>_1' exists already"):
-        add_token(pipeline, "<new1>", torch.zeros(2, 32))
+    for count in (1, 2):  # a prompt with <new1> would ask for both
+        with pytest.raises(UserError, match="'<new1>_1' exists already"):
+            add_token(pipeline, "<new1>", torch.zeros(count, 32))
+    add_token(pipeline, "<new2>", torch.zeros(32))
+    with pytest.raises(UserError, match="'<New2>_1' would be another vector of '<new2>'"):
+        add_token(pipeline, "<New2>_1", torch.zeros(32))
 
 
 def test_vectors_of_another_width_or_of_nan(pipeline):
