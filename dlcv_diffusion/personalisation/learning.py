@@ -167,18 +167,16 @@ def learn(
         how = {"dtype": DTYPES[config.precision], "scale": config.lr_ratio, "checkpointing": config.checkpointing}
         network = PersonalisedNetwork(sd, begin, trained, **how)
         streams, said = [], []
-        for concept in concepts:
-            images, sentences = pictures_of(concept, sd)
-            facts = {"token": concept.token, "initialiser": concept.initialiser, "kind": concept.kind}
-            facts |= {"pictures": len(images), "data_hash": hash_of(images, sentences, network.tokenizer)}
-            images = torch.cat([images, images.flip(-1)]) if config.flip else images
-            streams.append(Stream(encoded(sd, images), token_ids(sentences, network.tokenizer)))
+        for concept in concepts:  # all of them before the first prior is drawn, which takes minutes
+            stream, facts = concept_stream(concept, sd, network.tokenizer, config.flip)
+            streams.append(stream)
+            said.append(facts)
+        for concept, facts in zip(concepts, said, strict=True):
             if concept.prior:
                 images, sentences = prior_of(concept, sd, Path(out, "prior"), config.seed)
-                facts["prior_hash"] = hash_of(images, sentences, network.tokenizer)
-                weight = config.prior_weight
-                streams.append(Stream(encoded(sd, images), token_ids(sentences, network.tokenizer), weight))
-            said.append(facts)
+                ids = token_ids(sentences, network.tokenizer)
+                streams.append(Stream(encoded(sd, images), ids, config.prior_weight))
+                facts["prior_hash"] = short_hash([images, ids])
     facts = {"method": method, "base": base_facts(sd), "concepts": said}
     objective = PersonalisationObjective(network, streams, sd, config, facts, save)
     return _steps(objective, out, {name: options[name] for name in options.keys() - names})
@@ -194,28 +192,33 @@ def configured(
     return replace(config, precision=auto if config.precision == "auto" else config.precision)
 
 
-def pictures_of(concept: Concept, sd: TextToImage) -> tuple[Tensor, list[str]]:
-    """The pictures of a concept, uint8 (N, 3, H, W), and the sentences that name it, which go with any of them."""
-    return read_concept(concept.images, sd.side), filled(concept.templates, concept.kind, concept.token)
+def concept_stream(concept: Concept, sd: TextToImage, tokenizer: Any, flip: bool) -> tuple[Stream, dict[str, Any]]:
+    """The pictures of a concept and the sentences that name it, which go with any of them; and a run's facts of it.
+
+    Raises `UserError` for a folder, a template or a kind that does not do, and a prior without a name for the kind.
+    """
+    needed = f"the prior pictures of '{concept.token}' are of its kind, and its kind has no name"
+    check(concept.initialiser or not concept.prior, f"{needed}; give the initialiser, such as dog")
+    ids = token_ids(filled(concept.templates, concept.kind, concept.token), tokenizer)
+    images = read_concept(concept.images, sd.side)
+    facts = {"token": concept.token, "initialiser": concept.initialiser, "kind": concept.kind}
+    facts |= {"pictures": len(images), "data_hash": short_hash([images, ids])}
+    images = torch.cat([images, images.flip(-1)]) if flip else images
+    return Stream(encoded(sd, images), ids), facts
 
 
 def prior_of(concept: Concept, sd: TextToImage, folder: str | Path, seed: int) -> tuple[Tensor, list[str]]:
     """Pictures of a concept's kind at large, and sentences that name the kind (arXiv 2208.12242, eq. 2).
 
-    They are those that `concept.prior` names, or as many as it asks for, which the model draws into `folder`. Raises
-    `UserError` for a concept whose kind has no name.
+    uint8 (N, 3, H, W): those that `concept.prior` names, or as many as it asks for, drawn by the model into `folder`.
+
+    Raises `UserError` for a folder that does not do, and for a number of pictures that cannot be drawn.
     """
-    needed = f"the prior pictures of '{concept.token}' are of its kind, and its kind has no name"
-    check(concept.initialiser, f"{needed}; give the initialiser, such as dog")
     sentences, source = filled(concept.templates, concept.kind, concept.initialiser), concept.prior
     if isinstance(source, int):
         check(1 <= source <= MOST, f"{source} prior pictures cannot be drawn; choose from 1 to {MOST:,}")
         source = write_drawn(sd, sentences[0], source, folder, seed)
     return read_concept(source, sd.side), sentences
-
-
-def hash_of(images: Tensor, sentences: Sequence[str], tokenizer: Any) -> str:
-    return short_hash([images, token_ids(sentences, tokenizer)])
 
 
 def _steps(objective: PersonalisationObjective, out: str | Path, options: Mapping[str, Any]) -> Iterator[TrainState]:
