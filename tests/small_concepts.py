@@ -100,10 +100,11 @@ def flags(pipeline):
     return [(p.requires_grad, p.data_ptr()) for n in networks for p in n.parameters()], [n.training for n in networks]
 
 
-def custom(pipeline, path, tokens=("<new1>",), seed=0):
+def custom(pipeline, path, tokens=("<new1>",), seed=0, vectors=None):
     """Write a file of Custom Diffusion of random changes; returns those of keys and values."""
     sd, draw = as_text_to_image(pipeline), torch.Generator().manual_seed(seed)
     names, weights = cross_attention(sd.unet), dict(sd.unet.named_parameters())
     deltas = {name: 0.05 * torch.randn(weights[name].shape, generator=draw) for name in names}
-    write_custom(path, {token: torch.randn(1, 32, generator=draw) for token in tokens}, deltas, base_facts(sd))
+    vectors = vectors or {token: torch.randn(1, 32, generator=draw) for token in tokens}
+    write_custom(path, vectors, deltas, base_facts(sd))
     return deltas

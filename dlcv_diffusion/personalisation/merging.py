@@ -27,6 +27,9 @@ from .concepts import base_facts, check_apart, check_base, read_concept_file, wr
 from .network import PersonalisedNetwork
 from .templates import filled
 
+MOST_CHANGE = 1.0
+"""‖ΔW C_regᵀ‖ / ‖W0 C_regᵀ‖, beyond which nothing is left of the model."""
+
 CAPTIONS = 1000
 """So many sentences stand for all others, as in the paper's appendix."""
 
@@ -66,8 +69,8 @@ def merge(model: Any, paths: Sequence[str | Path], out: str | Path, captions: Se
     - captions: the sentences C_reg that are to stay as they were; of the emoji world by default, so for Stable
       Diffusion give others, such as a thousand captions of photographs.
 
-    Raises `UserError` for fewer than two files, one of another method or model, tokens of the same name, and for an
-    `out` that cannot be written.
+    Raises `UserError` for fewer than two files, one of another method or model, tokens of the same name, words that are
+    read so nearly alike that the constraint takes the model apart, and for an `out` that cannot be written.
 
     >>> merge(pipeline, ["runs/dog", "runs/mug"], "runs/both.safetensors")   # doctest: +SKIP
     ['<new1>', '<new2>']
@@ -82,11 +85,16 @@ def merge(model: Any, paths: Sequence[str | Path], out: str | Path, captions: Se
     names = [token for token, _ in vectors]
     check_apart(learnt, "learn one of them again by another name")
     C, C_reg = features(sd, vectors, world_captions(sd.tokenizer) if captions is None else captions)
-    deltas = {}
+    deltas, G, moved, whole = {}, C_reg.T @ C_reg, 0.0, 0.0
     for name in learnt[0].deltas:
         W0 = sd.unet.get_parameter(name).detach().cpu().double()
         V = torch.cat([C[token] @ (W0 + found.deltas[name].double()).T for found in learnt for token in found.vectors])
         deltas[name] = merged_weight(W0, torch.cat([C[token] for token in names]), V, C_reg) - W0
+        moved += ((deltas[name] @ G) * deltas[name]).sum().item()  # ‖ΔW C_regᵀ‖²
+        whole += ((W0 @ G) * W0).sum().item()
+    share = (moved / whole) ** 0.5
+    alike = f"two of the words are read so nearly alike that all other sentences would change by {share:.0%}"
+    check(share <= MOST_CHANGE, f"{alike}; learn them together, or one of them again from another initialiser")
     facts = {"method": "Custom Diffusion, merged", "of": [dict(found.facts) for found in learnt]}
     write_custom(out, dict(vectors), deltas, base_facts(sd), facts)
     return names
@@ -138,5 +146,5 @@ def world_captions(tokenizer: Any, count: int = CAPTIONS) -> list[str]:
     """
     world = load_world()
     drawn = (caption(world, scene, seed) for seed, scene in enumerate(scenes(world, "train", 2 * count, seed=0)))
-    short = (text for text in drawn if len(tokenizer(text).input_ids) <= tokenizer.model_max_length)
+    short = (text for text in drawn if len(tokenizer(text, verbose=False).input_ids) <= tokenizer.model_max_length)
     return list(islice(short, count))

@@ -86,3 +86,13 @@ def test_what_cannot_be_merged(pipeline, tmp_path):
     with pytest.raises(UserError, match="changes no keys and values"):
         merge(pipeline, [a, b], tmp_path / "out.safetensors", CAPTIONS)
     assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_words_that_are_read_nearly_alike(pipeline, tmp_path):
+    vector = torch.randn(1, 32, generator=torch.Generator().manual_seed(0))
+    paths = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
+    custom(pipeline, paths[0], vectors={"<new1>": vector})
+    custom(pipeline, paths[1], seed=1, vectors={"<new2>": 1.001 * vector})
+    with pytest.raises(UserError, match=r"so nearly alike that all other sentences would change by \d+%; learn them"):
+        merge(pipeline, paths, tmp_path / "both.safetensors", CAPTIONS)
+    assert not (tmp_path / "both.safetensors").exists()
