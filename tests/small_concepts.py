@@ -7,8 +7,9 @@ import torch
 from small_clips import MERGES
 
 from dlcv_diffusion.models.clip.tokenizer import write_tokenizer
+from dlcv_diffusion.models.text_to_image import as_text_to_image
 from dlcv_diffusion.personalisation.concepts import base_facts, write_custom
-from dlcv_diffusion.personalisation.parts import cross_attention, parts_of
+from dlcv_diffusion.personalisation.network import cross_attention
 from dlcv_diffusion.training.checkpoints import short_hash
 
 CONTEXT = 20
@@ -89,8 +90,7 @@ def write_concept(folder, colour="red", count=4):
 
 def everything(pipeline):
     """A hash of all weights and buffers."""
-    parts = parts_of(pipeline)
-    networks = (parts.unet, parts.text_encoder, parts.autoencoder)
+    networks = (pipeline.unet, pipeline.text_encoder, pipeline.vae)
     return short_hash(value for network in networks for value in network.state_dict().values())
 
 
@@ -100,10 +100,11 @@ def flags(pipeline):
     return [(p.requires_grad, p.data_ptr()) for n in networks for p in n.parameters()], [n.training for n in networks]
 
 
-def custom(parts, path, tokens=("<new1>",), seed=0):
+def custom(pipeline, path, tokens=("<new1>",), seed=0, vectors=None):
     """Write a file of Custom Diffusion of random changes; returns those of keys and values."""
-    draw, weights = torch.Generator().manual_seed(seed), dict(parts.unet.named_parameters())
-    names = cross_attention(parts.unet)
+    sd, draw = as_text_to_image(pipeline), torch.Generator().manual_seed(seed)
+    names, weights = cross_attention(sd.unet), dict(sd.unet.named_parameters())
     deltas = {name: 0.05 * torch.randn(weights[name].shape, generator=draw) for name in names}
-    write_custom(path, {token: torch.randn(1, 32, generator=draw) for token in tokens}, deltas, base_facts(parts))
+    vectors = vectors or {token: torch.randn(1, 32, generator=draw) for token in tokens}
+    write_custom(path, vectors, deltas, base_facts(sd))
     return deltas

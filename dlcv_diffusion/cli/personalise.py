@@ -18,6 +18,7 @@ app = group(
 
 MODEL = "emoji, a folder of diffusers, a .ckpt or .safetensors, or a name on the hub"
 Model = Annotated[str, Option(metavar="NAME|FOLDER|FILE", help=MODEL)]
+CAPTIONS = "sentences that are to stay as they were, one a line; a thousand of the emoji world by default"
 Several = "; once for each concept"
 
 
@@ -38,7 +39,10 @@ def train(
     prior: Annotated[
         list[str] | None, Option(metavar="DIR|COUNT", help=f"pictures of its kind, or how many to draw{Several}")
     ] = None,
-    method: Annotated[Literal["textual-inversion", "custom-diffusion"], Option()] = "textual-inversion",
+    prior_weight: Annotated[float | None, Option(help="λ of the prior pictures; 1 by default", min=0)] = None,
+    method: Annotated[
+        Literal["textual-inversion", "custom-diffusion"], Option(help="vectors alone, or keys and values too")
+    ] = "textual-inversion",
     model: Model = "emoji",
     vectors: Annotated[int | None, Option(help="vectors a word; 1 by default", min=1, max=64)] = None,
     out: options.RunFolder = Path("runs/new1"),
@@ -67,7 +71,7 @@ def train(
     concepts = [Concept(folder, name, word, which, template, kept) for folder, name, word, which, kept in rows]
     run = {"resume": resume, "device": device, "checkpoint_every": checkpoint_every, "seed": seed}
     run |= given(steps=steps, batch_size=batch_size, lr=lr, precision=precision, vectors=vectors)
-    run |= given(accumulate=accumulate, checkpointing=checkpointing)
+    run |= given(accumulate=accumulate, checkpointing=checkpointing, prior_weight=prior_weight)
     if method == "custom-diffusion":
         show_training(train_custom_diffusion(load_text_to_image(model, device), concepts, out, **run), out)
         return
@@ -83,12 +87,15 @@ def merge(
     learnt: Annotated[list[Path], Argument(metavar="RUN...", help="runs or files of --method custom-diffusion")],
     out: Annotated[Path, Option(metavar="FILE", help="the .safetensors file to write")],
     model: Model = "emoji",
+    captions: Annotated[Path | None, Option(metavar="FILE", help=CAPTIONS)] = None,
 ) -> None:
     """Join what Custom Diffusion learnt apart, in closed form."""
     from ..models.text_to_image import load_text_to_image
     from ..personalisation import merge as merged
+    from ..personalisation.merging import read_captions
 
     check(out.suffix == ".safetensors", f"'{out}' is no .safetensors file; name one to write")
+    kept = None if captions is None else read_captions(captions)
     with atomic_write(out) as table:  # what cannot be written is found out now
-        tokens = merged(load_text_to_image(model, "cpu"), learnt, table)
+        tokens = merged(load_text_to_image(model, "cpu"), learnt, table, kept)
     print(f"{', '.join(tokens)}: {out}")

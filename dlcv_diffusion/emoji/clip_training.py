@@ -131,11 +131,15 @@ class ClipObjective(Objective):
 
     - model: `InTraining` of a CLIP of this config and these merges. Everything random follows from the run's seed. Of
       several processes, each contrasts within its own share of the batch, so that they follow another path than one.
+
+    Raises `UserError` for a batch in parts (`accumulate`), which would not be contrasted with each other.
     """
 
     def __init__(
         self, clip: nn.Module, config: SmallClipConfig, merges: Sequence[Merge], pool: ScenePool, train: RunConfig
     ):
+        parts = f"a batch of pairs in {train.accumulate} parts is another loss: each part would contrast within itself"
+        check(train.accumulate == 1, f"{parts}; leave out accumulate, or take a smaller batch")
         self.model, self.config, self.merges = InTraining(clip), config, merges
         self.pool, self.train = pool, train
         self.facts = {"pool": len(pool), "world_hash": short_hash([pool.images])}

@@ -11,8 +11,9 @@ from .concepts import load_concepts, read_concept_file
 from .custom_diffusion import train_custom_diffusion
 from .learning import Concept
 from .merging import merge, merged_weight
-from .textual_inversion import TextualInversion, train_textual_inversion
-from .tokens import add_token, expanded
+from .network import PersonalisedNetwork
+from .textual_inversion import train_textual_inversion
+from .tokens import add_token
 
-__all__ = ["Concept", "TextualInversion", "add_token", "expanded", "load_concepts", "merge", "merged_weight"]
+__all__ = ["Concept", "PersonalisedNetwork", "add_token", "load_concepts", "merge", "merged_weight"]
 __all__ += ["read_concept_file", "train_custom_diffusion", "train_textual_inversion"]

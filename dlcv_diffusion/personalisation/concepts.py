@@ -6,7 +6,7 @@ Custom Diffusion, ours        one .safetensors: vectors, and what is added to ke
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,9 +19,11 @@ from torch import Tensor, nn
 from ..declared import declared, validated
 from ..errors import check
 from ..models.registry import FORMAT, OBJECT, write_tensors
+from ..models.text_to_image import TextToImage, as_text_to_image
+from ..models.text_to_image.prompts import names_of
 from ..reading import reading
 from ..training.checkpoints import short_hash
-from .parts import Parts, cross_attention, parts_of
+from .network import cross_attention
 from .tokens import add_token, check_new, check_vectors
 
 VECTORS, DELTAS = "vectors/", "delta/"
@@ -51,11 +53,10 @@ class Learnt:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def base_facts(parts: Parts) -> dict[str, Any]:
+def base_facts(sd: TextToImage) -> dict[str, Any]:
     """What a model's changes belong to: its name, the width of its text, and a hash of all its keys and values."""
-    weights = dict(parts.unet.named_parameters())
-    half = short_hash(weights[name].detach().half() for name in cross_attention(parts.unet))
-    return {"name": parts.name, "width": parts.width, "keys_and_values": half}
+    half = short_hash(sd.unet.get_parameter(name).detach().half() for name in cross_attention(sd.unet))
+    return {"name": sd.name, "width": sd.table.embedding_dim, "keys_and_values": half}
 
 
 def write_embedding(path: str | Path, token: str, vectors: Tensor, facts: Mapping[str, Any] | None = None) -> None:
@@ -77,7 +78,7 @@ def write_custom(
 
     Raises `UserError` for differences that half precision cannot hold.
 
-    >>> write_custom("runs/two/model.safetensors", {"<new1>": v}, deltas, base_facts(parts))   # doctest: +SKIP
+    >>> write_custom("runs/two/model.safetensors", {"<new1>": v}, deltas, base_facts(sd))   # doctest: +SKIP
     """
     tensors = {VECTORS + token: rows.detach().float() for token, rows in vectors.items()}
     tensors |= {DELTAS + name: delta.detach().half() for name, delta in deltas.items()}
@@ -107,6 +108,8 @@ def read_concept_file(path: str | Path, token: str | None = None) -> Learnt:
         if "custom_diffusion" in header:
             check(token is None, f"'{path}' is of Custom Diffusion, whose tokens keep their names; leave out token=")
             return _custom(path, found, validated(CustomHeader, header["custom_diffusion"], f"'{path}'"))
+        other = f"'{path}' is a checkpoint or another file of dlcv_diffusion; give the run's model.safetensors"
+        check(not header or "concept" in header, other)
     else:
         found, header = _pickled(path), {}
     terms = _terms(path, found)
@@ -115,10 +118,10 @@ def read_concept_file(path: str | Path, token: str | None = None) -> Learnt:
         check(len(terms) == 1 or token in terms, f"{said:.300}; choose one of them by token=…")
     rows = terms[token] if token in terms else next(iter(terms.values()))
     sound = isinstance(rows, Tensor) and rows.is_floating_point() and rows.ndim in (1, 2) and rows.numel()
-    check(sound, f"'{path}' holds no vector (d,) or vectors (n, d) for '{next(iter(terms))!s:.60}'; {GIVE}")
-    facts = header.get("concept", {})
     name = token or str(next(iter(terms)))
-    return Learnt({name: rows.detach().float().reshape(-1, rows.shape[-1])}, facts=facts if facts else {})
+    check(sound, f"'{path}' holds no vector (d,) or vectors (n, d) for '{name:.60}'; {GIVE}")
+    facts = validated(dict[str, Any], header.get("concept", {}), f"'{path}'")
+    return Learnt({name: rows.detach().float().reshape(-1, rows.shape[-1])}, facts=facts)
 
 
 def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -169,7 +172,7 @@ def load_concepts(model: Any, *paths: str | Path, token: str | None = None) -> l
     values. What one file after another adds to the same weights is not what was learnt, so a second file of Custom
     Diffusion is refused: `merge` makes one of two.
 
-    - token: for one file, as of `read_concept_file`. Several vectors are asked for by `expanded(prompt, tokenizer)`.
+    - token: for one file, as of `read_concept_file`.
 
     Raises `UserError`, and changes nothing, for a file that cannot be read or does not fit the model, and for a token
     that the model knows already.
@@ -178,40 +181,45 @@ def load_concepts(model: Any, *paths: str | Path, token: str | None = None) -> l
     ['<new1>', '<new2>']
     """
     check(token is None or len(paths) == 1, "token= names what one file holds; load several one after another")
-    parts = parts_of(model)
+    sd = as_text_to_image(model)
     learnt = {path: read_concept_file(path, token) for path in paths}
-    names = [name for found in learnt.values() for name in found.vectors]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    check(twice is None, f"two of the files hold the token '{twice}'; load one of them by another name, token=…")
+    check_apart(learnt.values(), "load one of them by another name, token=…")
     custom = [path for path, found in learnt.items() if found.deltas]
     said = f"'{''.join(map(str, custom[:1]))}' and '{''.join(map(str, custom[1:2]))}' both change keys and values"
     check(len(custom) < 2, f"{said}; join them by `dlcv personalise merge`")
     for path, found in learnt.items():
         for name, rows in found.vectors.items():
-            check_new(parts.tokenizer, name, len(rows))
-            check_vectors(parts, name, rows)
+            check_new(sd.tokenizer, name, len(rows))
+            check_vectors(sd, name, rows)
         if found.deltas:
-            check_base(parts, found, path)
+            check_base(sd, found, path)
     for found in learnt.values():
         for name, rows in found.vectors.items():
-            add_token(parts, name, rows)
-        _add(parts, found.deltas)
-    return names
+            add_token(sd, name, rows)
+        _add(sd.unet, found.deltas)
+    return [name for found in learnt.values() for name in found.vectors]
 
 
-def check_base(parts: Parts, found: Learnt, path: str | Path) -> None:
+def check_apart(learnt: Iterable[Learnt], advice: str) -> None:
+    """Raise `UserError` where two of the files name a vector alike; capital letters make no difference."""
+    tokens = [(token, len(rows)) for found in learnt for token, rows in found.vectors.items()]
+    names = [name.lower() for token, count in tokens for name in names_of(token, count + 1)]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    check(twice is None, f"two of the files hold the token '{twice}'; {advice}")
+
+
+def check_base(sd: TextToImage, found: Learnt, path: str | Path) -> None:
     """Raise `UserError` unless keys and values are those that the file's differences were learnt on."""
-    weights = dict(parts.unet.named_parameters())
-    fits = all(name in weights and weights[name].shape == delta.shape for name, delta in found.deltas.items())
-    here, name = base_facts(parts), found.base.get("name") or "another model"
+    shapes = {name: sd.unet.get_parameter(name).shape for name in cross_attention(sd.unet)}
+    fits = shapes == {name: delta.shape for name, delta in found.deltas.items()}
+    here, name = base_facts(sd), found.base.get("name") or "another model"
     what = f"the keys and values are not those of '{name!s:.60}', on which '{path}' was learnt"
     same = fits and here["keys_and_values"] == found.base.get("keys_and_values")
     check(same, f"{what}; load it into that model, fresh and in float32")
 
 
-@torch.no_grad()
-def _add(parts: Parts, deltas: Mapping[str, Tensor]) -> None:
-    """W ← W0 + ΔW."""
-    weights = dict(parts.unet.named_parameters())
+def _add(unet: nn.Module, deltas: Mapping[str, Tensor]) -> None:
+    """W ← W0 + ΔW, in new memory: a network that trains may share the old one, see `frozen_copy`."""
     for name, delta in deltas.items():
-        weights[name].add_(delta.to(weights[name].device, torch.float32).to(weights[name].dtype))
+        weight = unet.get_parameter(name)
+        weight.data = weight.data + delta.to(weight)

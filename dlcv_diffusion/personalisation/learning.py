@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,22 +21,30 @@ from .. import device as devices
 from ..declared import declared
 from ..denoiser import training_target
 from ..errors import UserError, check
+from ..models.text_to_image import TextToImage
+from ..models.text_to_image.prompts import token_ids
 from ..training.checkpoints import short_hash
-from ..training.config import Positive, RunConfig
-from ..training.loop import TrainState, run
+from ..training.config import Positive, RunConfig, Share
+from ..training.loop import TrainState, check_start, run
 from ..training.objective import Objective, generator_of, random_timesteps
-from .parts import Parts, token_ids
-from .pictures import encoded, read_concept
+from .concepts import base_facts
+from .network import PersonalisedNetwork
+from .pictures import MOST, encoded, read_concept, write_drawn
 from .templates import filled
+from .tokens import initial_vectors
+
+SMALL = 100_000_000
+"""Weights of a U-Net below which settings are those of the small world: Stable Diffusion has 860 million."""
 
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+Save = Callable[[PersonalisedNetwork, Path, Mapping[str, Any]], None]
 
 
 @declared
 class PersonalisationConfig(RunConfig):
     """The settings of a personalisation run, beside those of every run.
 
-    - vectors: how many a placeholder has; lr_ratio: how much faster they move than the other weights, if any train.
+    - vectors: how many a placeholder has; lr_ratio: their learning rate is lr_ratio · lr, that of other weights lr.
     - prior_weight: λ of the pictures that keep a concept's kind as it was (arXiv 2208.12242, eq. 2).
     - noise_levels: as of `TrainConfig`; None: every timestep alike, as the papers have it.
     - flip: pictures mirrored too. checkpointing: the U-Net's activations are computed twice instead of kept.
@@ -49,6 +57,9 @@ class PersonalisationConfig(RunConfig):
     noise_levels: tuple[float, Positive] | None = None
     flip: bool = False
     checkpointing: bool = False
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    ema_decay: Share = 0.0
+    precision: Literal["no", "bf16", "fp16", "auto"] = "auto"
 
 
 @dataclass(frozen=True)
@@ -80,14 +91,6 @@ class Stream:
     weight: float = 1.0
 
 
-def stream_of(
-    parts: Parts, tokenizer: Any, images: Tensor, sentences: Sequence[str], weight: float, flip: bool
-) -> Stream:
-    """Pictures, uint8 (N, 3, H, W), and the sentences that go with any of them."""
-    images = torch.cat([images, images.flip(-1)]) if flip else images
-    return Stream(encoded(parts, images), token_ids(tokenizer, sentences), weight)
-
-
 class PersonalisationObjective(Objective):
     """E[w ‖ε − ε_θ(z_t, t, c(y))‖²] over the streams, which take turns: as many pictures of each.
 
@@ -98,12 +101,13 @@ class PersonalisationObjective(Objective):
         self,
         model: nn.Module,
         streams: Sequence[Stream],
-        parts: Parts,
+        sd: TextToImage,
         config: PersonalisationConfig,
         facts: Mapping[str, Any],
-        save_as: Callable[[nn.Module, Path, Mapping[str, Any]], None],
+        save_as: Save,
     ):
-        self.model, self.streams, self.parts, self.config = model, streams, parts, config
+        self.model, self.streams, self.config = model, streams, config
+        self.schedule, self.prediction = sd.schedule, sd.prediction
         self.facts, self.save_as = dict(facts), save_as
 
     def batch(self, step: int) -> tuple[Tensor, ...]:
@@ -115,14 +119,13 @@ class PersonalisationObjective(Objective):
             z, ids = (drawn(each, generator) for each in (stream.latents, stream.ids))
             rows.append((z, ids, torch.tensor(stream.weight)))
         z, ids, weights = (torch.stack(column) for column in zip(*rows, strict=True))
-        t = random_timesteps(len(z), self.parts.schedule, config, generator)
+        t = random_timesteps(len(z), self.schedule, config, generator)
         return z, ids, t, torch.randn(z.shape, generator=generator), weights
 
     def loss(self, network: Callable[..., Any], *batch: Tensor) -> Tensor:
         z, ids, t, eps, weights = batch
-        schedule = self.parts.schedule
-        predicted = network(schedule.add_noise(z, eps, t), t, ids).float()
-        target = training_target(z, eps, t, schedule, self.parts.prediction)
+        predicted = network(self.schedule.add_noise(z, eps, t), t, ids).float()
+        target = training_target(z, eps, t, self.schedule, self.prediction)
         loss = (weights * F.mse_loss(predicted, target, reduction="none").flatten(1).mean(1)).mean()
         if self.config.precision != "no":
             said = f"the loss became {loss.item()} in half precision ({self.config.precision})"
@@ -138,46 +141,96 @@ def drawn(rows: Tensor, generator: torch.Generator) -> Tensor:
     return rows[int(torch.randint(len(rows), (1,), generator=generator))]
 
 
-def configured(
-    presets: Mapping[str, PersonalisationConfig], parts: Parts, options: dict[str, Any]
-) -> PersonalisationConfig:
-    """The settings of the preset "small" or "large", by the size of the U-Net, with those set otherwise in `options`.
+def learn(
+    sd: TextToImage,
+    concepts: Sequence[Concept],
+    out: str | Path,
+    presets: Mapping[str, PersonalisationConfig],
+    options: Mapping[str, Any],
+    *,
+    method: str,
+    save: Save,
+    trained: Sequence[str] = (),
+) -> Iterator[TrainState]:
+    """The run of a method: what it trains beside the vectors, and how it saves; yields a `TrainState` every step.
 
-    They are taken out of `options`. The precision "auto" becomes that of the device.
+    - presets: settings "small" and "large", by the size of the U-Net; options: of `training.run`, and of
+      `PersonalisationConfig` to set otherwise. trained: names of the U-Net's weights.
+
+    Raises `UserError` at once for concepts that cannot be learnt, and for a folder that holds a run already.
     """
+    check_start(out, **options)
     names = {field.name for field in fields(PersonalisationConfig)} & options.keys()
-    preset = presets["small" if parts.small else "large"]
-    config = replace(preset, **{name: options.pop(name) for name in names})
-    device = devices.named_device(options.get("device"))
-    auto = "bf16" if devices.has_fast_bf16(device) else "no"
+    config = configured(presets, sd, {name: options[name] for name in names}, options.get("device"))
+    with enough_memory(config):
+        begin = [(each.token, initial_vectors(sd, each.initialiser, config.vectors)) for each in concepts]
+        how = {"dtype": DTYPES[config.precision], "scale": config.lr_ratio, "checkpointing": config.checkpointing}
+        network = PersonalisedNetwork(sd, begin, trained, **how)
+        streams, said = [], []
+        for concept in concepts:  # all of them before the first prior is drawn, which takes minutes
+            stream, facts = concept_stream(concept, sd, network.tokenizer, config.flip)
+            streams.append(stream)
+            said.append(facts)
+        for concept, facts in zip(concepts, said, strict=True):
+            if concept.prior:
+                images, sentences = prior_of(concept, sd, Path(out, "prior"), config.seed)
+                ids = token_ids(sentences, network.tokenizer)
+                streams.append(Stream(encoded(sd, images), ids, config.prior_weight))
+                facts["prior_hash"] = short_hash([images, ids])
+    facts = {"method": method, "base": base_facts(sd), "concepts": said}
+    objective = PersonalisationObjective(network, streams, sd, config, facts, save)
+    return _steps(objective, out, {name: options[name] for name in options.keys() - names})
+
+
+def configured(
+    presets: Mapping[str, PersonalisationConfig], sd: TextToImage, changes: Mapping[str, Any], device: Any
+) -> PersonalisationConfig:
+    """The preset "small" or "large" with these changes; the precision "auto" becomes that of the device."""
+    small = sum(weight.numel() for weight in sd.unet.parameters()) < SMALL
+    config = replace(presets["small" if small else "large"], **changes)
+    auto = "bf16" if devices.has_fast_bf16(devices.named_device(device)) else "no"
     return replace(config, precision=auto if config.precision == "auto" else config.precision)
 
 
-def concept_stream(
-    parts: Parts, tokenizer: Any, concept: Concept, words: str, config: PersonalisationConfig
-) -> tuple[Stream, dict[str, Any]]:
-    """The pictures of a concept with its sentences, and what the run's facts say of it; `words` name it, one a vector.
+def concept_stream(concept: Concept, sd: TextToImage, tokenizer: Any, flip: bool) -> tuple[Stream, dict[str, Any]]:
+    """The pictures of a concept and the sentences that name it, which go with any of them; and a run's facts of it.
 
-    Raises `UserError` for a folder, a template or a kind that does not do.
+    Raises `UserError` for a folder, a template or a kind that does not do, and a prior without a name for the kind.
     """
-    sentences = filled(concept.templates, concept.kind, words)
-    images = read_concept(concept.images, parts.side)
+    needed = f"the prior pictures of '{concept.token}' are of its kind, and its kind has no name"
+    check(concept.initialiser or not concept.prior, f"{needed}; give the initialiser, such as dog")
+    ids = token_ids(filled(concept.templates, concept.kind, concept.token), tokenizer)
+    images = read_concept(concept.images, sd.side)
     facts = {"token": concept.token, "initialiser": concept.initialiser, "kind": concept.kind}
-    facts |= {"pictures": len(images), "data_hash": short_hash([images, token_ids(tokenizer, sentences)])}
-    return stream_of(parts, tokenizer, images, sentences, 1.0, config.flip), facts
+    facts |= {"pictures": len(images), "data_hash": short_hash([images, ids])}
+    images = torch.cat([images, images.flip(-1)]) if flip else images
+    return Stream(encoded(sd, images), ids), facts
 
 
-def learn(objective: PersonalisationObjective, out: str | Path, options: Mapping[str, Any]) -> Iterator[TrainState]:
-    """`training.run`; where a GPU has too little memory, one sentence says what to lower."""
+def prior_of(concept: Concept, sd: TextToImage, folder: str | Path, seed: int) -> tuple[Tensor, list[str]]:
+    """Pictures of a concept's kind at large, and sentences that name the kind (arXiv 2208.12242, eq. 2).
+
+    uint8 (N, 3, H, W): those that `concept.prior` names, or as many as it asks for, drawn by the model into `folder`.
+
+    Raises `UserError` for a folder that does not do, and for a number of pictures that cannot be drawn.
+    """
+    sentences, source = filled(concept.templates, concept.kind, concept.initialiser), concept.prior
+    if isinstance(source, int):
+        check(1 <= source <= MOST, f"{source} prior pictures cannot be drawn; choose from 1 to {MOST:,}")
+        source = write_drawn(sd, sentences[0], source, folder, seed)
+    return read_concept(source, sd.side), sentences
+
+
+def _steps(objective: PersonalisationObjective, out: str | Path, options: Mapping[str, Any]) -> Iterator[TrainState]:
     with enough_memory(objective.config):
         yield from run(objective, objective.config, out, **options)
 
 
 @contextmanager
 def enough_memory(config: RunConfig) -> Iterator[None]:
-    """Raise `UserError` where torch finds too little memory on the GPU."""
+    """Raise `UserError` where torch finds too little memory on the GPU: one sentence says what to lower."""
     try:
         yield
     except torch.OutOfMemoryError as error:
-        lower = "--batch-size 1 with --accumulate, --checkpointing and --precision fp16 take the least"
+        lower = f"--accumulate {config.batch_size}, --checkpointing and --precision fp16 take the least"
         raise UserError(f"the GPU has too little memory for a batch of {config.batch_size}; {lower}") from error

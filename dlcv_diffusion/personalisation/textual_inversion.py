@@ -7,70 +7,24 @@ moves.
 """
 
 from collections.abc import Iterator, Mapping
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
-from ..training.loop import TrainState, check_start
+from ..models.text_to_image import as_text_to_image
+from ..training.loop import TrainState
 from .concepts import write_embedding
-from .learning import (
-    DTYPES,
-    Concept,
-    PersonalisationConfig,
-    PersonalisationObjective,
-    concept_stream,
-    configured,
-    learn,
-)
-from .parts import Parts, frozen_copy, parts_of
-from .tokens import initial_vectors, names_of, with_vectors
+from .learning import Concept, PersonalisationConfig, learn
+from .network import PersonalisedNetwork
 
 PRESETS: Mapping[str, PersonalisationConfig] = {
     # for a pipeline of the emoji world's size: under two minutes on two CPU cores
-    "small": PersonalisationConfig(
-        steps=200, batch_size=16, lr=2e-2, weight_decay=0.0, warmup=10, ema_decay=0.0, precision="auto"
-    ),
+    "small": PersonalisationConfig(steps=200, batch_size=16, lr=2e-2, warmup=10),
     # for Stable Diffusion on a GPU of 12 GB; the paper takes 5,000 steps of 8 at 0.04, of a smaller model
     "large": PersonalisationConfig(
-        **{"steps": 2_000, "batch_size": 4, "accumulate": 4, "lr": 5e-3, "weight_decay": 0.0, "warmup": 0},
-        **{"decay": 0.0, "ema_decay": 0.0, "precision": "auto", "checkpointing": True, "flip": True},
+        steps=2_000, batch_size=4, accumulate=4, lr=5e-3, warmup=0, decay=0.0, checkpointing=True, flip=True
     ),
 }
-
-
-class TextualInversion(nn.Module):
-    """ε_θ(z_t, t, c(y; v)), of which only the vectors v train: copies that share all weights with the model's parts.
-
-    - parts: of the model; vectors: (n, d), where v begins; token: what they will be called.
-    - dtype: of the frozen weights. v is kept in float32.
-    """
-
-    def __init__(
-        self, parts: Parts, token: str, vectors: Tensor, dtype: torch.dtype = torch.float32, checkpointing: bool = False
-    ):
-        super().__init__()
-        self.text_encoder = frozen_copy(parts.text_encoder, dtype)
-        self.unet = frozen_copy(parts.unet, dtype)
-        self.tokenizer = with_vectors(parts, self.text_encoder, [(token, vectors)])
-        if checkpointing:
-            self.unet.enable_gradient_checkpointing()
-
-    @property
-    def vectors(self) -> Tensor:
-        """v, (n, d) float32."""
-        return self.text_encoder.get_input_embeddings().vectors
-
-    def c(self, ids: Tensor) -> Tensor:
-        """c(y; v), (B, L, d), of the sentences' ids (B, L)."""
-        return self.text_encoder(ids)[0]
-
-    def forward(self, z_t: Tensor, t: Tensor, ids: Tensor) -> Tensor:
-        """What the U-Net predicts, like z_t (B, c, h, w), for t (B,) and ids (B, L)."""
-        c = self.c(ids).to(self.unet.dtype)
-        return self.unet(z_t.to(self.unet.dtype), t, encoder_hidden_states=c, return_dict=False)[0]
 
 
 def train_textual_inversion(
@@ -91,17 +45,10 @@ def train_textual_inversion(
     >>> for state in train_textual_inversion(pipeline, concept, "runs/dog"):   # doctest: +SKIP
     ...     print(state.step, state.loss)
     """
-    parts = parts_of(model)
-    check_start(out, **options)
-    config = configured(PRESETS, parts, options)
-    vectors = initial_vectors(parts, concept.initialiser, config.vectors)
-    network = TextualInversion(parts, concept.token, vectors, DTYPES[config.precision], config.checkpointing)
-    words = " ".join(names_of(concept.token, config.vectors))
-    stream, facts = concept_stream(parts, network.tokenizer, concept, words, config)
-    facts = {"method": "textual inversion", "base": {"name": parts.name, "width": parts.width}, "concepts": [facts]}
-    save = partial(_save, token=concept.token)
-    return learn(PersonalisationObjective(network, [stream], parts, config, facts, save), out, options)
+    alone, how = [replace(concept, prior=0)], {"method": "textual inversion", "save": _save}
+    return learn(as_text_to_image(model), alone, out, PRESETS, options, **how)
 
 
-def _save(network: TextualInversion, path: Path, facts: Mapping[str, Any], token: str) -> None:
-    write_embedding(path, token, network.vectors, facts)
+def _save(network: PersonalisedNetwork, path: Path, facts: Mapping[str, Any]) -> None:
+    ((token, vectors),) = network.vectors.items()
+    write_embedding(path, token, vectors, facts)

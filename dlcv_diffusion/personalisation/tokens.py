@@ -9,33 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import check
-from .parts import Parts, parts_of
+from ..models.text_to_image import TextToImage, as_text_to_image
+from ..models.text_to_image.prompts import names_of
 
 CHOOSE = "choose a name that nothing else has, such as <new1>"
-
-
-def names_of(token: str, count: int) -> list[str]:
-    """What the vectors of one placeholder are called, as diffusers does it.
-
-    >>> names_of("<new1>", 3)
-    ['<new1>', '<new1>_1', '<new1>_2']
-    """
-    return [token, *(f"{token}_{number}" for number in range(1, count))]
-
-
-def expanded(prompt: str, tokenizer: Any) -> str:
-    """The prompt with every placeholder of several vectors written out; again, it stays as it is.
-
-    >>> expanded("a <new1>", tokenizer)   # doctest: +SKIP
-    'a <new1> <new1>_1'
-    """
-    added = set(tokenizer.added_tokens_encoder)
-    for token in sorted((name for name in added if f"{name}_1" in added), key=len, reverse=True):
-        count = next(n for n in range(2, len(added) + 2) if f"{token}_{n}" not in added)
-        first, *rest = names_of(token, count)
-        others = "".join(f" {re.escape(name)}" for name in rest)
-        prompt = re.sub(rf"{re.escape(first)}({others})?(?!_\d)", lambda _: " ".join([first, *rest]), prompt)  # noqa: B023
-    return prompt
 
 
 def check_new(tokenizer: Any, token: str, count: int = 1) -> None:
@@ -43,7 +20,9 @@ def check_new(tokenizer: Any, token: str, count: int = 1) -> None:
     sound = bool(token) and not any(map(str.isspace, token)) and token.isprintable()
     check(sound, f"'{token}' is no token: it is empty or holds spaces; choose one word, such as <new1>")
     words, added = tokenizer.get_vocab(), {name.lower() for name in tokenizer.added_tokens_encoder}
-    for name in names_of(token, count):
+    first = re.sub(r"_\d+$", "", token.lower())
+    check(first == token.lower() or first not in added, f"'{token}' would be another vector of '{first}'; {CHOOSE}")
+    for name in names_of(token, count + 1):  # what comes behind the last would be read as one more
         check(name.lower() not in added, f"the token '{name}' exists already in this model; {CHOOSE}")
         ordinary = name.lower() in words or f"{name.lower()}</w>" in words
         check(not ordinary, f"'{name}' is an ordinary word of the vocabulary already; {CHOOSE}")
@@ -61,25 +40,26 @@ def add_token(model: Any, token: str, vectors: Tensor) -> list[int]:
     >>> add_token(pipeline, "<new1>", torch.zeros(768))   # doctest: +SKIP
     [49408]
     """
-    parts = parts_of(model)
+    sd = as_text_to_image(model)
     vectors = vectors.detach().reshape(-1, vectors.shape[-1])
-    check_new(parts.tokenizer, token, len(vectors))
-    check_vectors(parts, token, vectors)
-    table, names = parts.table, names_of(token, len(vectors))
-    parts.tokenizer.add_tokens(names)
-    ids = parts.tokenizer.convert_tokens_to_ids(names)
+    check_new(sd.tokenizer, token, len(vectors))
+    check_vectors(sd, token, vectors)
+    table, names = sd.table, names_of(token, len(vectors))
+    sd.tokenizer.add_tokens(names)
+    ids = sd.tokenizer.convert_tokens_to_ids(names)
     missing = max(0, max(ids) + 1 - len(table.weight))  # some tables have rows to spare
     with torch.no_grad():
-        weight = torch.cat([table.weight, table.weight.new_zeros(missing, parts.width)])
+        weight = torch.cat([table.weight, table.weight.new_zeros(missing, table.embedding_dim)])
         weight[ids] = vectors.to(weight)
         table.weight = nn.Parameter(weight, requires_grad=table.weight.requires_grad)
-    table.num_embeddings = parts.text_encoder.config.vocab_size = len(weight)
+    table.num_embeddings = sd.text_encoder.config.vocab_size = len(weight)
     return ids
 
 
-def check_vectors(parts: Parts, token: str, vectors: Tensor) -> None:
+def check_vectors(sd: TextToImage, token: str, vectors: Tensor) -> None:
     """Raise `UserError` unless the vectors, (n, d), fit the text encoder and are finite."""
-    found, wanted, known = vectors.shape[-1], parts.width, {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x"}
+    found, wanted = vectors.shape[-1], sd.table.embedding_dim
+    known = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x"}
     of = f", as those of {known[found]} have" if found in known else ""
     said = f"the vectors of '{token}' have {found:,} numbers{of}, and this text encoder's words {wanted:,}"
     check(found == wanted, f"{said}; give one that was learnt on this kind of model")
@@ -94,15 +74,15 @@ def initial_vectors(model: Any, initialiser: str | None = None, count: int = 1) 
     >>> initial_vectors(pipeline, "dog", count=2).shape   # doctest: +SKIP
     torch.Size([2, 768])
     """
-    parts = parts_of(model)
-    rows = parts.table.weight.detach().float()
+    sd = as_text_to_image(model)
+    rows = sd.table.weight.detach().float()
     if initialiser is None:
         return rows.mean(0).expand(count, -1).clone()
-    pieces = parts.tokenizer.tokenize(initialiser)
+    pieces = sd.tokenizer.tokenize(initialiser)
     read = " ".join(piece.removesuffix("</w>") for piece in pieces) or "nothing"
     said = f"the initialiser '{initialiser:.60}' is not one token of the vocabulary: it is read as '{read:.60}'"
     check(len(pieces) == 1, f"{said}; give one plain word that says what kind of thing it is, such as dog")
-    return rows[parts.tokenizer.convert_tokens_to_ids(pieces)].expand(count, -1).clone()
+    return rows[sd.tokenizer.convert_tokens_to_ids(pieces)].expand(count, -1).clone()
 
 
 class WordsAndVectors(nn.Module):
@@ -133,18 +113,17 @@ class WordsAndVectors(nn.Module):
         return torch.where(new[..., None], found, words)
 
 
-def with_vectors(parts: Parts, text_encoder: Any, vectors: Sequence[tuple[str, Tensor]], scale: float = 1.0) -> Any:
+def with_vectors(tokenizer: Any, text_encoder: Any, vectors: Sequence[tuple[str, Tensor]], scale: float = 1.0) -> Any:
     """A copy of the tokenizer that knows the new words; their vectors (n, d) come into the lookup of `text_encoder`.
 
     - text_encoder: a copy of the model's, whose table becomes `WordsAndVectors`; the model's own stays as it is.
 
     Raises `UserError` for names that are taken.
     """
-    tokenizer = deepcopy(parts.tokenizer)
-    first = len(tokenizer)
+    tokenizer = deepcopy(tokenizer)
     for token, rows in vectors:
         check_new(tokenizer, token, len(rows))
         tokenizer.add_tokens(names_of(token, len(rows)))
-    rows = torch.cat([rows for _, rows in vectors])
+    first, rows = tokenizer.convert_tokens_to_ids(vectors[0][0]), torch.cat([rows for _, rows in vectors])
     text_encoder.set_input_embeddings(WordsAndVectors(text_encoder.get_input_embeddings(), rows, first, scale))
     return tokenizer

@@ -24,7 +24,7 @@ class RunConfig:
     - precision: "no" (float32), "bf16" or "fp16", as accelerate calls it; "auto" is bf16 where the device is quick at
       it, else float32, and what it came to stands in the checkpoint.
     - accumulate: the batch is taken in so many parts, one after the other: the memory of one, the gradient of the whole
-      (of a loss that is a mean over the batch).
+      (of a loss that is a mean over the batch, and a network without BatchNorm, which would see one part only).
     - compile: `torch.compile` for the network. It takes a minute and pays for long runs; a run may be resumed with or
       without it, since what is saved is the plain model.
 

@@ -75,6 +75,11 @@ def test_what_is_true_too_is_no_negative_in_either_direction():
     assert found.item() == pytest.approx(total.item() / 12, rel=1e-5)
 
 
+def test_a_batch_in_parts_would_be_another_loss(pool, merges):
+    with pytest.raises(UserError, match="a batch of pairs in 2 parts is another loss"):
+        ClipObjective(build_small_clip(CONFIG, merges), CONFIG, merges, pool, RunConfig(steps=1, accumulate=2))
+
+
 def test_the_scale_is_100_at_most():
     images, texts = features()
     true, scale = torch.eye(6, dtype=torch.bool), torch.tensor(300.0, requires_grad=True)

@@ -106,7 +106,9 @@ def test_without_a_condition_it_draws_as_the_empty_prompt(sd1):  # noqa: F811
 
 def test_a_pipeline_at_hand_shares_its_networks(sd1):  # noqa: F811
     pipeline = pipeline_of(sd1, __import__("diffusers").EulerDiscreteScheduler)
+    pipeline.unet.train()
     sd = from_pipeline(pipeline, "mine")
+    assert pipeline.unet.training and not pipeline.vae.training
     assert sd.unet is pipeline.unet and sd.autoencoder is pipeline.vae and sd.name == "mine"
 
 

@@ -6,10 +6,12 @@ from safetensors.torch import save_file
 from small_concepts import custom
 
 from dlcv_diffusion.errors import UserError
-from dlcv_diffusion.models.text_to_image import load_text_to_image
-from dlcv_diffusion.personalisation import expanded, load_concepts, read_concept_file
-from dlcv_diffusion.personalisation.concepts import write_embedding
-from dlcv_diffusion.personalisation.parts import parts_of
+from dlcv_diffusion.models.registry import write_tensors
+from dlcv_diffusion.models.text_to_image import as_text_to_image, load_text_to_image
+from dlcv_diffusion.personalisation import load_concepts, read_concept_file
+from dlcv_diffusion.personalisation.concepts import base_facts, write_custom, write_embedding
+from dlcv_diffusion.personalisation.network import cross_attention, frozen_copy
+from dlcv_diffusion.training.checkpoints import short_hash
 
 ONE, TWO = torch.arange(32.0), torch.randn(2, 32, generator=torch.Generator().manual_seed(0))
 
@@ -69,7 +71,7 @@ def test_a_text_to_image_model_reads_prompts_with_them(pipeline_folder, pipeline
     sd = load_text_to_image(pipeline_folder, "cpu")
     torch.save(FORMS["automatic.pt"], tmp_path / "a.pt")
     assert load_concepts(sd, tmp_path / "a.pt") == load_concepts(pipeline, tmp_path / "a.pt") == ["<new1>"]
-    found = sd.encode_prompts([expanded("a <new1>, a fox", sd.tokenizer)])
+    found = sd.encode_prompts(["a <new1>, a fox"])
     wanted, _ = pipeline.encode_prompt("a <new1>, a fox", "cpu", 1, False)
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
 
@@ -134,18 +136,17 @@ def test_vectors_of_another_model(pipeline, tmp_path, found, name):
 
 
 def test_custom_diffusion_is_added_to_keys_and_values_alone(pipeline, tmp_path):
-    parts, path = parts_of(pipeline), tmp_path / "a.safetensors"
-    deltas, before = custom(parts, path), {k: v.detach().clone() for k, v in parts.unet.named_parameters()}
+    path = tmp_path / "a.safetensors"
+    deltas, before = custom(pipeline, path), {k: v.detach().clone() for k, v in pipeline.unet.named_parameters()}
     assert load_concepts(pipeline, path) == ["<new1>"]
-    for name, weight in parts.unet.named_parameters():
+    for name, weight in pipeline.unet.named_parameters():
         wanted = before[name] + deltas[name].half().float() if name in deltas else before[name]
         assert torch.equal(weight, wanted)
 
 
 def test_custom_diffusion_belongs_to_its_model_and_comes_once(pipeline, tmp_path):
-    parts = parts_of(pipeline)
-    custom(parts, tmp_path / "a.safetensors")
-    custom(parts, tmp_path / "b.safetensors", ["<new2>"], seed=1)
+    custom(pipeline, tmp_path / "a.safetensors")
+    custom(pipeline, tmp_path / "b.safetensors", ["<new2>"], seed=1)
     with pytest.raises(UserError, match="both change keys and values; join them by `dlcv personalise merge`"):
         load_concepts(pipeline, tmp_path / "a.safetensors", tmp_path / "b.safetensors")
     load_concepts(pipeline, tmp_path / "a.safetensors")
@@ -160,3 +161,34 @@ def test_two_files_with_the_same_token(pipeline, tmp_path):
     with pytest.raises(UserError, match="two of the files hold the token '<new1>'"):
         load_concepts(pipeline, tmp_path / "a.bin", tmp_path / "b.bin")
     assert "<new1>" not in pipeline.tokenizer.get_vocab()
+
+
+def test_a_name_for_a_second_vector_in_another_file(pipeline, tmp_path):
+    torch.save({"<new1>": TWO}, tmp_path / "a.bin")
+    torch.save({"<NEW1>_1": ONE}, tmp_path / "b.bin")
+    with pytest.raises(UserError, match="two of the files hold the token '<new1>_1'"):
+        load_concepts(pipeline, tmp_path / "a.bin", tmp_path / "b.bin")
+    assert "<new1>" not in pipeline.tokenizer.get_vocab()
+
+
+def test_a_network_that_shares_its_weights_stays_as_it_is(pipeline, tmp_path):
+    copy = frozen_copy(pipeline.unet)
+    before, flags = short_hash(copy.parameters()), [weight.requires_grad for weight in pipeline.unet.parameters()]
+    custom(pipeline, tmp_path / "a.safetensors")
+    load_concepts(pipeline, tmp_path / "a.safetensors")
+    assert short_hash(copy.parameters()) == before != short_hash(pipeline.unet.parameters())
+    assert [weight.requires_grad for weight in pipeline.unet.parameters()] == flags
+
+
+def test_keys_and_values_are_all_there(pipeline, tmp_path):
+    sd = as_text_to_image(pipeline)
+    deltas = {name: torch.zeros_like(sd.unet.get_parameter(name)) for name in cross_attention(sd.unet)[1:]}
+    write_custom(tmp_path / "a.safetensors", {"<new1>": ONE[None]}, deltas, base_facts(sd))
+    with pytest.raises(UserError, match="keys and values are not those of"):
+        load_concepts(pipeline, tmp_path / "a.safetensors")
+
+
+def test_other_files_of_ours_are_no_concepts(tmp_path):
+    write_tensors(tmp_path / "checkpoint.safetensors", {"model.u": TWO}, {"checkpoint": {"step": 1}})
+    with pytest.raises(UserError, match="is a checkpoint or another file of dlcv_diffusion; give the run's model"):
+        read_concept_file(tmp_path / "checkpoint.safetensors", token="model.u")

@@ -10,10 +10,17 @@ from safetensors.torch import load_file
 from small_concepts import QUICK, everything, flags, write_concept
 
 from dlcv_diffusion.errors import UserError
-from dlcv_diffusion.personalisation import Concept, load_concepts, read_concept_file, train_custom_diffusion
-from dlcv_diffusion.personalisation.custom_diffusion import CustomDiffusion, prior_stream
-from dlcv_diffusion.personalisation.learning import PersonalisationConfig
-from dlcv_diffusion.personalisation.parts import cross_attention, parts_of
+from dlcv_diffusion.models.text_to_image import as_text_to_image
+from dlcv_diffusion.models.text_to_image.prompts import token_ids
+from dlcv_diffusion.personalisation import (
+    Concept,
+    PersonalisedNetwork,
+    load_concepts,
+    read_concept_file,
+    train_custom_diffusion,
+)
+from dlcv_diffusion.personalisation.learning import PersonalisationConfig, PersonalisationObjective, Stream, prior_of
+from dlcv_diffusion.personalisation.network import cross_attention
 from dlcv_diffusion.personalisation.tokens import initial_vectors
 
 
@@ -67,12 +74,37 @@ def test_a_prior_that_is_given_takes_its_turn_with_its_weight(pipeline, tmp_path
         concept_folder, "<new1>", "fox", prior=write_concept(tmp_path / "prior", "blue"), templates=["a {}"]
     )
     train(pipeline, [concept], tmp_path / "run", prior_weight=0.5, steps=1)
-    config = PersonalisationConfig(steps=1, prior_weight=0.5)
-    stream, _ = prior_stream(parts_of(pipeline), pipeline.tokenizer, concept, config, tmp_path)
-    assert stream.weight == 0.5 and len(stream.latents) == 4
-    assert pipeline.tokenizer.decode(stream.ids[0], skip_special_tokens=True).strip() == "a fox"
+    facts = read_concept_file(tmp_path / "run").facts["concepts"][0]
+    assert facts["prior_hash"] != facts["data_hash"] and facts["pictures"] == 4
     with pytest.raises(UserError, match="its kind has no name; give the initialiser"):
         train(pipeline, [Concept(concept_folder, "<new1>", prior=2)], tmp_path / "other")
+
+
+def test_the_prior_counts_by_its_weight(pipeline):
+    """(mean over the concept + λ · mean over the prior) / 2 (arXiv 2208.12242, eq. 2): there are as many of each."""
+    sd, draw = as_text_to_image(pipeline), torch.Generator().manual_seed(0)
+    network = PersonalisedNetwork(sd, [("<new1>", initial_vectors(sd, "fox"))], cross_attention(sd.unet))
+    concept, prior = (token_ids([text], network.tokenizer) for text in ("a <new1>", "a fox"))
+    latents = torch.randn(2, 1, 4, 8, 8, generator=draw)
+    streams = [Stream(latents[0], concept), Stream(latents[1], prior, 0.25)]
+    config = PersonalisationConfig(steps=1, batch_size=6, precision="no")
+    objective = PersonalisationObjective(network, streams, sd, config, {}, None)
+    z, ids, t, eps, weights = objective.batch(0)
+    assert weights.tolist() == [1.0, 0.25] * 3
+    assert torch.equal(z[0::2], latents[0].expand(3, -1, -1, -1)) and torch.equal(ids[1::2], prior.expand(3, -1))
+    with torch.no_grad():
+        found = network(pipeline.scheduler.add_noise(z, eps, t), t, ids)
+        each = (found - eps).square().mean((1, 2, 3))
+        wanted = (each[0::2].mean() + 0.25 * each[1::2].mean()) / 2
+        torch.testing.assert_close(objective.loss(network, z, ids, t, eps, weights), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_what_was_drawn_of_another_kind_is_no_prior(pipeline, tmp_path, concept_folder):
+    sd, found = as_text_to_image(pipeline), []
+    for word, seed in (("fox", 0), ("owl", 0), ("fox", 1), ("fox", 0)):
+        found.append(prior_of(Concept(concept_folder, "<new1>", word, prior=2), sd, tmp_path, seed)[0])
+    assert len(list(tmp_path.glob("a_*_*"))) == 3
+    assert torch.equal(found[0], found[3]) and not any(torch.equal(found[0], other) for other in found[1:3])
 
 
 def test_a_run_goes_on_to_the_same_bits(pipeline, tmp_path):
@@ -150,7 +182,9 @@ def test_a_model_without_cross_attention(pipeline, tmp_path, concept_folder):
         up_block_types=("UpBlock2D",) * 2,
     )
     with pytest.raises(UserError, match="has no cross-attention"):
-        CustomDiffusion(parts_of(pipeline), [("<new1>", torch.zeros(1, 32))])
+        cross_attention(pipeline.unet)
+    with pytest.raises(UserError, match="the parts of .* do not make a model"):
+        train(pipeline, [Concept(concept_folder, "<new1>")], tmp_path / "run")
 
 
 @pytest.mark.parametrize("concepts", [[], ["<new1>", "<new1>"]])

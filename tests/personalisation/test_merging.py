@@ -7,10 +7,10 @@ from scipy.linalg import lstsq, null_space
 from small_concepts import custom
 
 from dlcv_diffusion.errors import UserError
+from dlcv_diffusion.models.text_to_image import as_text_to_image
 from dlcv_diffusion.personalisation import load_concepts, merge, merged_weight, read_concept_file
 from dlcv_diffusion.personalisation.concepts import write_embedding
 from dlcv_diffusion.personalisation.merging import features
-from dlcv_diffusion.personalisation.parts import parts_of
 
 CAPTIONS = ["a photo of a fox.", "a castle", "owls in the style of a blueprint", "a willow tree and a hot air balloon"]
 
@@ -53,21 +53,21 @@ def test_concepts_that_are_read_alike():
 
 
 def test_each_concept_gets_the_keys_and_values_of_its_own_training(pipeline, tmp_path):
-    parts, paths = parts_of(pipeline), [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
+    sd, paths = as_text_to_image(pipeline), [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
     kept = [
-        custom(parts, path, [token], seed)
+        custom(pipeline, path, [token], seed)
         for seed, (path, token) in enumerate(zip(paths, ("<new1>", "<new2>"), strict=True))
     ]
-    before = {name: weight.detach().clone() for name, weight in parts.unet.named_parameters()}
+    before = {name: weight.detach().clone() for name, weight in sd.unet.named_parameters()}
     assert merge(pipeline, paths, tmp_path / "both.safetensors", CAPTIONS) == ["<new1>", "<new2>"]
-    assert all(torch.equal(weight, before[name]) for name, weight in parts.unet.named_parameters())
+    assert all(torch.equal(weight, before[name]) for name, weight in sd.unet.named_parameters())
     vectors = [item for path in paths for item in read_concept_file(path).vectors.items()]
-    C, _ = features(parts, vectors, CAPTIONS)
+    C, _ = features(sd, vectors, CAPTIONS)
     load_concepts(pipeline, tmp_path / "both.safetensors")
-    weights = dict(parts.unet.named_parameters())
+    weights = dict(sd.unet.named_parameters())
     for (token, rows), deltas in zip(vectors, kept, strict=True):
         place = pipeline.tokenizer.convert_tokens_to_ids(token)
-        assert torch.equal(parts.table.weight[place], rows[0])
+        assert torch.equal(sd.table.weight[place], rows[0])
         for name, delta in deltas.items():
             own = (before[name].double() + delta.half().double()) @ C[token].T
             found = weights[name].detach().double() @ C[token].T
@@ -76,8 +76,8 @@ def test_each_concept_gets_the_keys_and_values_of_its_own_training(pipeline, tmp
 
 
 def test_what_cannot_be_merged(pipeline, tmp_path):
-    parts, a, b = parts_of(pipeline), tmp_path / "a.safetensors", tmp_path / "b.safetensors"
-    custom(parts, a)
+    a, b = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    custom(pipeline, a)
     with pytest.raises(UserError, match="two or more files"):
         merge(pipeline, [a], tmp_path / "out.safetensors", CAPTIONS)
     with pytest.raises(UserError, match="two of the files hold the token '<new1>'"):
@@ -86,3 +86,13 @@ def test_what_cannot_be_merged(pipeline, tmp_path):
     with pytest.raises(UserError, match="changes no keys and values"):
         merge(pipeline, [a, b], tmp_path / "out.safetensors", CAPTIONS)
     assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_words_that_are_read_nearly_alike(pipeline, tmp_path):
+    vector = torch.randn(1, 32, generator=torch.Generator().manual_seed(0))
+    paths = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
+    custom(pipeline, paths[0], vectors={"<new1>": vector})
+    custom(pipeline, paths[1], seed=1, vectors={"<new2>": 1.001 * vector})
+    with pytest.raises(UserError, match=r"so nearly alike that all other sentences would change by \d+%; learn them"):
+        merge(pipeline, paths, tmp_path / "both.safetensors", CAPTIONS)
+    assert not (tmp_path / "both.safetensors").exists()

@@ -6,7 +6,6 @@ import pytest
 from small_concepts import custom, write_concept
 
 from dlcv_diffusion.personalisation import load_concepts, read_concept_file
-from dlcv_diffusion.personalisation.parts import parts_of
 
 QUICK = "--steps 2 --batch-size 2 --device cpu --precision no"
 
@@ -36,12 +35,19 @@ def test_custom_diffusion_of_two(personalise, tmp_path):
 
 
 def test_merge(personalise, pipeline, tmp_path):
-    parts = parts_of(pipeline)
     for seed, name in enumerate(("a", "b")):
-        custom(parts, tmp_path / f"{name}.safetensors", [f"<{name}>"], seed)
+        custom(pipeline, tmp_path / f"{name}.safetensors", [f"<{name}>"], seed)
     code, said, wrong = personalise("merge a.safetensors b.safetensors --out both.safetensors")
     assert (code, said) == (0, "<a>, <b>: both.safetensors\n"), wrong
     assert load_concepts(pipeline, tmp_path / "both.safetensors") == ["<a>", "<b>"]
+    (tmp_path / "captions.txt").write_text("a fox\n\nan owl\n")
+    code, _, wrong = personalise("merge a.safetensors b.safetensors --out other.safetensors --captions captions.txt")
+    assert code == 0, wrong
+    one, other = (read_concept_file(tmp_path / f"{name}.safetensors").deltas for name in ("both", "other"))
+    assert any((one[name] - other[name]).abs().max() > 1e-3 for name in one)
+    (tmp_path / "captions.txt").write_text("\n")
+    code, _, wrong = personalise("merge a.safetensors b.safetensors --out other.safetensors --captions captions.txt")
+    assert code == 2 and "holds no sentence" in wrong
     code, _, wrong = personalise("merge a.safetensors b.safetensors --out both")
     assert code == 2 and "is no .safetensors file" in wrong
 

@@ -6,10 +6,12 @@ from safetensors.torch import load_file
 from small_concepts import QUICK, everything, flags, write_concept, write_small_pipeline
 
 from dlcv_diffusion.errors import UserError
-from dlcv_diffusion.personalisation import Concept, TextualInversion, add_token, load_concepts, train_textual_inversion
+from dlcv_diffusion.models.text_to_image import as_text_to_image
+from dlcv_diffusion.models.text_to_image.prompts import token_ids
+from dlcv_diffusion.personalisation import Concept, add_token, load_concepts, train_textual_inversion
 from dlcv_diffusion.personalisation import learning as learning_module
 from dlcv_diffusion.personalisation.learning import PersonalisationConfig, PersonalisationObjective, Stream
-from dlcv_diffusion.personalisation.parts import parts_of, token_ids
+from dlcv_diffusion.personalisation.network import PersonalisedNetwork
 from dlcv_diffusion.personalisation.tokens import initial_vectors
 from dlcv_diffusion.training.loop import run
 
@@ -31,7 +33,7 @@ def test_only_the_vectors_train_and_the_pipeline_stays_as_it_is(tmp_path, concep
     network = states[-1].model
     trained = [name for name, weight in network.named_parameters() if weight.requires_grad]
     assert [name.rpartition(".")[2] for name in trained] == ["u"]
-    moved = network.vectors.detach() - initial_vectors(pipeline, "fox", 2)
+    moved = network.vectors["<new1>"].detach() - initial_vectors(pipeline, "fox", 2)
     assert (moved.abs().amax(1) > 0.002).all()
     assert all(weight.grad is None for weight in network.unet.parameters())
 
@@ -40,8 +42,8 @@ def test_the_loss_is_the_equation(pipeline, tmp_path, concept_folder):
     """‖v_θ − target‖² by hand, with the vector in the model's own table."""
     add_token(pipeline, "<known>", torch.randn(32, generator=torch.Generator().manual_seed(1)))
     vector = pipeline.text_encoder.get_input_embeddings().weight[-1:].detach()
-    parts = parts_of(pipeline)
-    network = TextualInversion(parts, "<new1>", vector)
+    sd = as_text_to_image(pipeline)
+    network = PersonalisedNetwork(sd, [("<new1>", vector)])
     draw = torch.Generator().manual_seed(0)
     z, eps, t = (
         torch.randn(3, 4, 8, 8, generator=draw),
@@ -49,8 +51,8 @@ def test_the_loss_is_the_equation(pipeline, tmp_path, concept_folder):
         torch.tensor([5, 500, 999]),
     )
     config = PersonalisationConfig(steps=1, batch_size=3)
-    objective = PersonalisationObjective(network, [], parts, config, {}, None)
-    new = token_ids(network.tokenizer, ["a <new1>"]).expand(3, -1)
+    objective = PersonalisationObjective(network, [], sd, config, {}, None)
+    new = token_ids(["a <new1>"], network.tokenizer).expand(3, -1)
     loss = objective.loss(network, z, new, t, eps, torch.ones(3))
     known = pipeline.tokenizer(["a <known>"] * 3, padding="max_length", return_tensors="pt").input_ids
     noisy = pipeline.scheduler.add_noise(z, eps, t)
@@ -62,15 +64,15 @@ class Planted(PersonalisationObjective):
     """The target is what the U-Net says where the new word has a planted vector."""
 
     def __init__(self, pipeline, planted, network, config):
-        parts = parts_of(pipeline)
-        self.teacher = TextualInversion(parts, "<new1>", planted)
-        ids = token_ids(network.tokenizer, ["a <new1>", "<new1> and a fox"])
+        sd = as_text_to_image(pipeline)
+        self.teacher = PersonalisedNetwork(sd, [("<new1>", planted)])
+        ids = token_ids(["a <new1>", "<new1> and a fox"], network.tokenizer)
         stream = Stream(torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(2)), ids)
-        super().__init__(network, [stream], parts, config, {}, lambda *_: None)
+        super().__init__(network, [stream], sd, config, {}, lambda *_: None)
 
     def loss(self, network, *batch):
         z, ids, t, eps, _ = batch
-        noisy = self.parts.schedule.add_noise(z, eps, t)
+        noisy = self.schedule.add_noise(z, eps, t)
         with torch.no_grad():
             wanted = self.teacher(noisy, t, ids)
         return (network(noisy, t, ids) - wanted).square().mean()
@@ -82,12 +84,12 @@ def test_a_planted_vector_is_found(pipeline, tmp_path):
         initial_vectors(pipeline, "fox"),
         table.std() * torch.randn(1, 32, generator=torch.Generator().manual_seed(3)),
     )
-    network = TextualInversion(parts_of(pipeline), "<new1>", begin)
+    network = PersonalisedNetwork(as_text_to_image(pipeline), [("<new1>", begin)])
     config = PersonalisationConfig(steps=100, batch_size=4, lr=0.03, warmup=0, weight_decay=0.0, ema_decay=0.0)
     losses = [state.loss for state in run(Planted(pipeline, planted, network, config), config, tmp_path / "run")]
     assert sum(losses[-10:]) < 0.1 * sum(losses[:10])
     near = torch.nn.functional.cosine_similarity
-    assert near(network.vectors, planted) > near(begin, planted) + 0.3
+    assert near(network.vectors["<new1>"], planted) > near(begin, planted) + 0.3
 
 
 def test_a_run_goes_on_to_the_same_bits(pipeline, tmp_path, concept_folder):
@@ -117,7 +119,7 @@ def test_a_batch_in_parts_and_checkpointing_give_the_same_vector(pipeline, tmp_p
 def test_in_bfloat16_the_vectors_are_float32(pipeline, tmp_path, concept_folder):
     states = train(pipeline, Concept(concept_folder, "<new1>", "fox"), tmp_path / "run", precision="bf16", steps=2)
     network = states[-1].model
-    assert network.unet.dtype == torch.bfloat16 and network.vectors.dtype == torch.float32
+    assert network.unet.dtype == torch.bfloat16 and network.vectors["<new1>"].dtype == torch.float32
     assert pipeline.unet.dtype == torch.float32
 
 
@@ -144,12 +146,13 @@ def test_half_precision_that_overflows_says_so(pipeline, tmp_path, concept_folde
         train(pipeline, Concept(concept_folder, "<new1>", "fox"), tmp_path / "run", precision="bf16")
 
 
-def test_too_little_memory_says_what_to_lower(pipeline, tmp_path, concept_folder, monkeypatch):
+@pytest.mark.parametrize("place", ["training_target", "encoded"])
+def test_too_little_memory_says_what_to_lower(pipeline, tmp_path, concept_folder, monkeypatch, place):
     def full(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(learning_module, "training_target", full)
-    with pytest.raises(UserError, match="too little memory for a batch of 4; --batch-size 1 with --accumulate"):
+    monkeypatch.setattr(learning_module, place, full)
+    with pytest.raises(UserError, match="too little memory for a batch of 4; --accumulate 4, --checkpointing"):
         train(pipeline, Concept(concept_folder, "<new1>", "fox"), tmp_path / "run")
 
 
@@ -161,7 +164,7 @@ def test_too_little_memory_says_what_to_lower(pipeline, tmp_path, concept_folder
         ({"initialiser": "hot air"}, "not one token"),
         ({"kind": "person"}, "unknown kind of concept 'person'"),
         ({"templates": ["a photo"]}, "the template 'a photo' has no {} where the new word goes"),
-        ({"templates": ["{} " + "fox " * 30]}, "tokens long, and the model reads 20; shorten it"),
+        ({"templates": ["{} " + "fox " * 30]}, "tokens, and the model reads 20; shorten it"),
     ],
 )
 def test_a_concept_that_cannot_be_learnt(pipeline, tmp_path, concept_folder, change, said):

@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from dlcv_diffusion.errors import UserError
-from dlcv_diffusion.personalisation import add_token, expanded
-from dlcv_diffusion.personalisation.parts import frozen_copy, parts_of
+from dlcv_diffusion.models.text_to_image import as_text_to_image
+from dlcv_diffusion.models.text_to_image.prompts import expanded
+from dlcv_diffusion.personalisation import add_token
+from dlcv_diffusion.personalisation.network import frozen_copy
 from dlcv_diffusion.personalisation.tokens import WordsAndVectors, initial_vectors, with_vectors
 
 
@@ -41,15 +43,17 @@ def test_several_vectors_are_written_out(pipeline):
     assert said == "a <new1> <new1>_1 <new1>_2, <new2> and <new10> <new10>_1"
     assert expanded(said, pipeline.tokenizer) == said
     assert ids(pipeline, expanded("<new1>", pipeline.tokenizer)) == new
+    sd = as_text_to_image(pipeline)
+    for prompt in ("a <new1>", said, "A <NEW1>"):  # the tokenizer makes capitals small
+        assert [number for number in sd.tokens([prompt])[0].tolist() if number in new] == new
     prompt = "a <new1> next to a <new2>"
     assert expanded(prompt, pipeline.tokenizer) == pipeline.maybe_convert_prompt(prompt, pipeline.tokenizer)
 
 
 def test_the_new_word_is_read_as_the_parameter_of_its_own(pipeline):
-    parts = parts_of(pipeline)
     vector = torch.randn(1, 32)
-    text_encoder = frozen_copy(parts.text_encoder)
-    tokenizer = with_vectors(parts, text_encoder, [("<new1>", vector)])
+    text_encoder = frozen_copy(pipeline.text_encoder)
+    tokenizer = with_vectors(pipeline.tokenizer, text_encoder, [("<new1>", vector)])
     assert "<new1>" not in pipeline.tokenizer.get_vocab()
     sentence = torch.tensor([tokenizer("a <new1> fox").input_ids])
     add_token(pipeline, "<new1>", vector)
@@ -103,8 +107,12 @@ def test_names_that_are_taken(pipeline, token, said):
 
 def test_a_name_for_a_second_vector_may_be_taken_too(pipeline):
     add_token(pipeline, "<new1>_1", torch.zeros(32))
-    with pytest.raises(UserError, match="'<new1>_1' exists already"):
-        add_token(pipeline, "<new1>", torch.zeros(2, 32))
+    for count in (1, 2):  # a prompt with <new1> would ask for both
+        with pytest.raises(UserError, match="'<new1>_1' exists already"):
+            add_token(pipeline, "<new1>", torch.zeros(count, 32))
+    add_token(pipeline, "<new2>", torch.zeros(32))
+    with pytest.raises(UserError, match="'<New2>_1' would be another vector of '<new2>'"):
+        add_token(pipeline, "<New2>_1", torch.zeros(32))
 
 
 def test_vectors_of_another_width_or_of_nan(pipeline):

@@ -1,6 +1,7 @@
 """A latent text-to-image model as a `Denoiser` of latents, told by embeddings of prompts (arXiv 2112.10752, 3.3)."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,8 +14,11 @@ from ...samplers import evaluating
 from ...schedule import NoiseSchedule
 from ..foreign import foreign
 from . import latents
+from .prompts import token_ids
 
 PROMPTS_AT_ONCE = 256
+PARTS = {"unet": "U-Net", "vae": "autoencoder", "text_encoder": "text encoder", "tokenizer": "tokenizer"}
+"""What a pipeline of diffusers calls the parts of a model."""
 
 
 class ConditionalUNet(nn.Module):
@@ -71,29 +75,30 @@ class TextToImage(Denoiser):
         """diffusers' `UNet2DConditionModel`."""
         return self.model.unet
 
+    @property
+    def table(self) -> nn.Embedding:
+        """The text encoder's lookup table: (tokens, d); d is 768 in Stable Diffusion 1.x."""
+        return self.text_encoder.get_input_embeddings()
+
+    @property
+    def side(self) -> int:
+        """Pixels a side of the pictures that it draws."""
+        return self.shape[1] * latents.downsampling(self.autoencoder)
+
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         """ε, like x (B, c, h, w), for t (B,) int64 and embeddings of prompts (B, L, D); None: of the empty one."""
         with devices.autocast(x.device, self.fast):
             return super().forward(x, t, condition)
 
     def tokens(self, prompts: Sequence[str]) -> Tensor:
-        """Ids (B, L) int64 on the model's device, each filled up to the length L that the model reads.
-
-        Raises `UserError` for no list of texts, and for a prompt that is longer.
-        """
-        sound = not isinstance(prompts, str) and len(prompts) and all(isinstance(prompt, str) for prompt in prompts)
-        check(sound, "prompts are a list of texts, one or more")
-        length = self.tokenizer.model_max_length
-        found = [self.tokenizer(prompt, padding="max_length", max_length=length).input_ids for prompt in prompts]
-        for prompt, ids in zip(prompts, found, strict=True):
-            long = f"the prompt '{prompt:.60}' has {len(ids)} tokens, and '{self.name}' reads {length}; shorten it"
-            check(len(ids) == length, long)
-        return torch.tensor(found, device=self.device)
+        """Ids (B, L) int64 on the model's device, see `prompts.token_ids`."""
+        return token_ids(prompts, self.tokenizer, f"'{self.name}'").to(self.device)
 
     def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
         """Embeddings (B, L, D) float32 on the model's device: the condition that `guided` takes.
 
-        Raises `UserError` as `tokens` does.
+        A learnt word of several vectors is read as all of them. Raises `UserError` for no list of texts, and for a
+        prompt that is longer than the model reads.
 
         >>> sd.encode_prompts(["a fox", "an owl"]).shape   # doctest: +SKIP
         torch.Size([2, 77, 768])
@@ -134,18 +139,30 @@ def check_parts(unet: Any, autoencoder: Any, text_encoder: Any, tokenizer: Any, 
 
 
 def from_pipeline(pipeline: Any, name: str, facts: Mapping[str, Any] | None = None, fast: bool = False) -> TextToImage:
-    """A `StableDiffusionPipeline` of diffusers as a `TextToImage`, which shares its networks, in eval mode.
+    """A `StableDiffusionPipeline` of diffusers as a `TextToImage`, which shares its networks, in the mode they are in.
 
-    Raises `UserError` for a scheduler that has no betas or predicts something unknown, and parts that do not fit.
+    Raises `UserError` for a pipeline without one of its parts, a scheduler that has no betas or predicts something
+    unknown, and parts that do not fit.
 
     >>> sd = from_pipeline(StableDiffusionPipeline.from_pretrained(folder), "mine")   # doctest: +SKIP
     """
     from ..diffusers_unet import schedule_from
 
+    parts = [getattr(pipeline, part, None) for part in PARTS]
+    lacking = [said for said, part in zip(PARTS.values(), parts, strict=True) if part is None]
+    check(not lacking, f"'{name}' has no {' and no '.join(lacking)}; give a whole text-to-image model")
     config = {**pipeline.scheduler.config, "_class_name": type(pipeline.scheduler).__name__}
     schedule, prediction = schedule_from(config, name)
-    parts = pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.tokenizer
-    whole = f"'{name}' lacks a part: a U-Net, an autoencoder, a text encoder and a tokenizer make a model"
-    check(all(part is not None for part in parts), f"{whole}; give the whole folder")
     with foreign(f"the parts of '{name}' do not make a model", "give another"):
-        return TextToImage(*parts, schedule, prediction, name=name, facts=facts, fast=fast).eval()
+        return TextToImage(*parts, schedule, prediction, name=name, facts=facts, fast=fast)
+
+
+def as_text_to_image(model: Any) -> TextToImage:
+    """A `TextToImage` as it is, and a `StableDiffusionPipeline` of diffusers by `from_pipeline`, which raises.
+
+    >>> as_text_to_image(StableDiffusionPipeline.from_pretrained("stable-diffusion-v1-4")).name   # doctest: +SKIP
+    'stable-diffusion-v1-4'
+    """
+    if isinstance(model, TextToImage):
+        return model
+    return from_pipeline(model, Path(str(getattr(model, "name_or_path", None) or type(model).__name__)).name)
