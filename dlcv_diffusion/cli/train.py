@@ -42,7 +42,7 @@ def digits(
     checkpoint_every: options.CheckpointEvery = 500,
     preview_every: options.PreviewEvery = 1000,
 ) -> None:
-    """Train a digit model: class-conditional DDPM with label drop."""
+    """Train a digit model: DDPM with classes and label drop."""
     from ..digits.training import train_digits
 
     run = {"resume": resume, "device": device, "checkpoint_every": checkpoint_every, "preview_every": preview_every}
@@ -143,7 +143,7 @@ def autoencoder(
     checkpoint_every: options.CheckpointEvery = 500,
     preview_every: options.PreviewEvery = 1000,
 ) -> None:
-    """Train the autoencoder of the small text-to-image model, on the emoji world."""
+    """Train the text-to-image model's autoencoder."""
     from ..emoji.autoencoder_training import train_autoencoder
 
     run = {"resume": resume, "device": device, "checkpoint_every": checkpoint_every, "preview_every": preview_every}

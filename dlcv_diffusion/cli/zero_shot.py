@@ -46,7 +46,7 @@ def zero_shot(
 
     chosen = templates if templates in ("single", "ensemble") else read_templates(templates)
     pictures = load_pictures(images, labels, keep_underscores=keep_underscores)  # before weights are read
-    taken = csv is not None and csv.exists() and csv.suffix.lower() != ".csv"
+    taken = csv is not None and csv.is_file() and csv.suffix.lower() != ".csv"
     check(not taken, f"'{csv}' is there and is no CSV; give the predictions another name, such as predictions.csv")
     clip = load_clip(model, pretrained, device, quick_gelu=quick_gelu)
     with nullcontext() if csv is None else atomic_write(csv) as table:  # what cannot be written is found out now

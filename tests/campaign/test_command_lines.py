@@ -24,6 +24,7 @@ from small_runs import (
     with_random_weights,
     write_npz,
 )
+from typer import Context
 from typer.models import ArgumentInfo
 
 from dlcv_diffusion import NoiseSchedule, cli
@@ -285,7 +286,7 @@ def options_of(verb):
     command = next(c for c in app.registered_commands if (c.name or c.callback.__name__) == name)
     found = {}
     for option, hint in typing.get_type_hints(command.callback, include_extras=True).items():
-        if option == "return":
+        if option == "return" or hint is Context:
             continue
         kind, info = hint.__args__[0], hint.__metadata__[0]
         if type(None) in typing.get_args(kind):  # "int | None"

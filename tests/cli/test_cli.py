@@ -1,5 +1,6 @@
 """`dlcv …` on real files: what it writes, what it says, and one sentence with exit code 2 for bad input."""
 
+import importlib
 import os
 import re
 import subprocess
@@ -85,7 +86,8 @@ def test_info_says_what_is_here(dlcv):
 def test_info_helps_where_something_is_broken(dlcv, tmp_path, monkeypatch):
     monkeypatch.setattr("dlcv_diffusion.models.registry.ASSETS", tmp_path)
     monkeypatch.setattr("dlcv_diffusion.digits.data.SAMPLE", tmp_path / "none.webp")
-    monkeypatch.setattr("dlcv_diffusion.cli.info.PACKAGES", "torch no-such-package")
+    module = importlib.import_module("dlcv_diffusion.cli.info")  # by its path it would be the command of this name
+    monkeypatch.setattr(module, "PACKAGES", "torch no-such-package")
     (tmp_path / "digits.safetensors").write_bytes(b"short")
     (tmp_path / ".half.partial.safetensors").write_bytes(b"short")
     code, out, _ = dlcv("info")

@@ -76,11 +76,13 @@ def test_the_reports_figures_and_table_are_written_together(tmp_path, clip_file)
 def test_the_command_line_draws_them_and_says_what_was_not_read(dlcv, tmp_path, clip_file):  # noqa: F811
     course_folder(tmp_path / "course")
     (tmp_path / "course" / "val" / "0_9.png").write_bytes(b"no picture")
-    words = f"figures --only zero-shot --pictures course --clip {clip_file} --templates ensemble --device cpu"
-    code, out, _ = dlcv(f"{words} --out figures")
+    (tmp_path / "two.txt").write_text("a {}\nA {}.\n")
+    words = f"figures --only zero-shot --pictures course --clip {clip_file} --templates two.txt --device cpu"
+    code, out, err = dlcv(f"{words} --out figures")
     names = ["zero_shot_similarity.png", "zero_shot_cases.png", "zero_shot_cases.csv"]
-    assert code == 0 and out.splitlines() == [f"figures/{name}" for name in names]
+    assert code == 0, err
+    assert out.splitlines() == [f"figures/{name}" for name in names]
     facts = read_facts(tmp_path / "figures" / "zero_shot_similarity.png")
-    assert facts["template"].startswith("an ensemble of") and facts["pictures"] == "course"
+    assert facts["template"] == "an ensemble of 2" and facts["pictures"] == "course"
     with Image.open(tmp_path / "figures" / "zero_shot_cases.png") as picture:
         assert "Not read: 1" in picture.info["Description"]
