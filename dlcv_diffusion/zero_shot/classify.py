@@ -145,14 +145,15 @@ def unfamiliar(clip: Clip, classes: Sequence[str]) -> list[str]:
     """A note about classes that are not among the names a model such as ours gives of what it was trained on.
 
     >>> unfamiliar(clip, ["fox", "skyscraper"])   # doctest: +SKIP
-    ["1 of the 2 classes is not the name of a thing that 'clip-small' was trained on: 'skyscraper'"]
+    ["1 of the 2 classes is not the name of a thing that 'clip-small' was trained on: 'skyscraper'; for …"]
     """
     new = unknown_names(clip, classes)
     if not new:
         return []
     said = "is not the name of a thing" if len(new) == 1 else "are not names of things"
     such = ":" if len(new) == 1 else ", such as"
-    return [f"{len(new)} of the {len(classes)} classes {said} that '{clip.name}' was trained on{such} '{new[0]}'"]
+    note = f"{len(new)} of the {len(classes)} classes {said} that '{clip.name}' was trained on{such} '{new[0]}'"
+    return [f"{note}; for photographs take another CLIP, such as ViT-B-32 with the weights openai"]
 
 
 Batch = tuple[list[int], Tensor, dict[str, str]]

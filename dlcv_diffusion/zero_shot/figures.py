@@ -61,6 +61,7 @@ def cases_figure(
     caption: str = CASES_CAPTION,
     *,
     columns: int = 2,
+    per_column: int | None = None,
     heads: Sequence[str] = (),
     facts: Facts | None = None,
 ) -> ReportFigure:
@@ -68,7 +69,8 @@ def cases_figure(
     the true class.
 
     - cases: of `ZeroShotResult.cases`, down the columns; pictures: those that were classified.
-    - heads: what stands above each column.
+    - columns: how many, filled from the left, each with `per_column` cases, or with as many as fit; heads: what stands
+      above each column.
 
     Raises `UserError` for no case, and for one that is not among the pictures.
 
@@ -78,7 +80,7 @@ def cases_figure(
     places = {name: row for row, name in enumerate(pictures.files)}
     unknown = next((case.file for case in cases if case.file not in places), None)
     check(unknown is None, f"'{unknown}' is not among the pictures; give those that were classified")
-    rows, across = -(-len(cases) // columns), PAGE // columns
+    rows, across = per_column or -(-len(cases) // columns), PAGE // columns
     top = (34 if title else MARGIN) + (18 if heads else 0)
     with style():
         fig = ReportFigure(across * columns, top + rows * ROW + MARGIN, caption=caption, facts=facts)

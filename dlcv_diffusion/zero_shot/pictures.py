@@ -88,9 +88,9 @@ class Pictures:
 def load_pictures(folder: str | Path, labels: str | Path | None = None, *, keep_underscores: bool = False) -> Pictures:
     """The pictures of a folder in the course's layout, `{label}_{n}.png`, opened one by one when they are wanted.
 
-    - folder: with the pictures, or the course's `clip_zeroshot`, which has them in `val/`; or "emoji": 500 unseen
-      scenes of the emoji world, one thing each, whose classes are its things; or "emoji-woodcuts": 500 in the style
-      that the shipped CLIP was not trained on.
+    - folder: with the pictures, or the course's `clip_zeroshot`, which has them in `val/`, or what holds it; or
+      "emoji": 500 unseen scenes of the emoji world, one thing each, whose classes are its things; or "emoji-woodcuts":
+      500 in the style that the shipped CLIP was not trained on.
     - labels: the JSON file of the classes' names, by default `id2label.json` in the folder or beside it.
     - keep_underscores: names are read as words, "willow_tree" as "willow tree", unless this is true.
 
@@ -107,6 +107,7 @@ def load_pictures(folder: str | Path, labels: str | Path | None = None, *, keep_
         check(not keep_underscores, f"{said}; leave it out")
         return world_pictures(load_world(), WORLD_SETS[str(folder)], 500, seed=0)[0]
     folder = Path(folder)
+    folder = folder / "clip_zeroshot" if os.path.isdir(folder / "clip_zeroshot") else folder
     inside = folder / "val" if os.path.isdir(folder / "val") else folder
     advice = "give the course's clip_zeroshot/val, or a folder of pictures named {label}_{n}.png"
     files = [name for name in names_in(inside, advice) if name.lower().endswith(PICTURE_SUFFIXES)]

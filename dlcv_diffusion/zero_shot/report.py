@@ -71,9 +71,11 @@ def result_figure(
     facts = {"model": found.model, "pictures": found.source, "template": _how(found.templates), "seed": seed}
     told = [CASES_CAPTION, *found.notes, *([f"Not read: {len(found.unreadable)}"] if found.unreadable else [])]
     cases = found.cases(right, wrong, seed)
-    even = 2 * sum(case.right for case in cases) == len(cases)
-    heads = ("right", "wrong") if even else ()
-    return cases_figure(cases, pictures, title, ". ".join(told), heads=heads, facts=facts)
+    hits = sum(case.right for case in cases)
+    if not 0 < hits < len(cases) or len(cases) - hits > hits:  # one kind only, or more wrong ones than fit beside
+        return cases_figure(cases, pictures, title, ". ".join(told), facts=facts)
+    heads = ("right", "wrong")
+    return cases_figure(cases, pictures, title, ". ".join(told), per_column=hits, heads=heads, facts=facts)
 
 
 def _how(templates: Sequence[str]) -> str:

@@ -16,6 +16,9 @@ from ..figures import text_table
 from ..files import atomic_write
 from ..training.objective import generator_of
 
+MOST_CLASSES, SOME_CLASSES = 60, 20
+"""So many classes are all listed; of more, the lowest few."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -148,9 +151,15 @@ class ZeroShotResult(Accuracy):
             name, said = next(iter(self.unreadable.items()))
             count = f"{len(self.unreadable)} picture{'s' if len(self.unreadable) > 1 else ''}"
             lines.append(f"not read: {count}, such as '{name}': {said}")
-        by_class = sorted(zip(self.per_class, self.classes, strict=True), key=lambda pair: (pair[0] != pair[0], *pair))
-        shares = ["–" if share != share else f"{share:.1%}" for share, _ in by_class]
-        lines += ["", text_table({"class": [name for _, name in by_class], "accuracy": shares})]
+        counts = torch.bincount(self.labels, minlength=len(self.classes)).tolist()
+        found = sorted(zip(self.per_class, counts, self.classes, strict=True), key=lambda row: (row[0] != row[0], *row))
+        by_class = [row for row in found if row[1]]
+        few = by_class if len(by_class) <= MOST_CLASSES else by_class[:SOME_CLASSES]
+        table = {"class": [name for *_, name in few], "accuracy": [f"{share:.1%}" for share, *_ in few]}
+        lines += ["", text_table({**table, "pictures": [count for _, count, _ in few]})]
+        more = f"… and {len(by_class) - len(few)} classes with more" if len(few) < len(by_class) else ""
+        none = f"{len(found) - len(by_class)} classes have no picture" if len(by_class) < len(found) else ""
+        lines += [line for line in (more, none) if line]
         confused = self.most_confused()
         if confused:
             true, read, times = zip(*confused, strict=True)

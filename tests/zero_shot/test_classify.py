@@ -222,7 +222,7 @@ def test_classes_that_cannot_be_told_apart_are_refused(course, ours):
 def test_a_model_that_knows_its_classes_says_which_are_new_to_it(course, ours):
     ours.facts["classes"] = ["fox", "castle", "owl"]
     notes = classify(ours, load_pictures(course[0])).notes
-    assert notes == ("2 of the 5 classes are not names of things that 'small' was trained on, such as 'willow tree'",)
+    assert len(notes) == 1 and "2 of the 5 classes are not names of things that 'small' was trained on" in notes[0]
 
 
 # --- from the command line --------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import os
 from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
 
 import torch
@@ -57,6 +58,11 @@ def load_clip(
     if known is not None:
         towers, notes = open_clip_towers(known, pretrained and str(pretrained), quick_gelu)
         return _ready(towers, device, f"{known}, {os.path.basename(str(pretrained))}", notes=notes)
+    if pretrained is not None and not os.path.exists(text):
+        from open_clip import list_models
+
+        near = get_close_matches(text, list_models(), 1)
+        check(not near, f"open_clip has no model '{text}'; did you mean '{''.join(near)}'?")
     check(pretrained is None, f"pretrained (--pretrained) does nothing for '{text}', which has weights of its own")
     folder = text if os.path.isdir(text) else _downloaded(text)
     whole = any(os.path.isfile(Path(folder, file)) for file in ("open_clip_config.json", "config.json"))
