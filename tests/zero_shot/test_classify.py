@@ -1,6 +1,7 @@
 """Zero-shot classification is open_clip's recipe and transformers' pipeline, from the course's folder to its table."""
 
 import csv
+import json
 import re
 
 import numpy as np
@@ -19,6 +20,7 @@ from small_runs import names, one_thread  # noqa: F401 – for every test here
 from transformers import pipeline
 
 from dlcv_diffusion import UserError, zero_shot
+from dlcv_diffusion.emoji.world import load_world
 from dlcv_diffusion.zero_shot import (
     Pictures,
     class_embeddings,
@@ -29,6 +31,7 @@ from dlcv_diffusion.zero_shot import (
     scores,
     search,
 )
+from dlcv_diffusion.zero_shot.pictures import world_pictures
 
 WORDS = [name.replace("_", " ") for name in NAMES]
 TEMPLATES = ["A photo of a {}.", "a blurry photo of the {}."]
@@ -263,3 +266,19 @@ def test_bad_input_is_one_sentence(dlcv, tmp_path, course, clip_file, monkeypatc
         code, _, err = dlcv(f"zero-shot {words}")
         assert code == 2 and said in err and err.count("\n") == 1, err
     assert names(tmp_path) == whole
+
+
+def test_the_shipped_clip_reads_a_folder_of_the_emoji_world(dlcv, tmp_path):
+    """The course's layout, `val/{label}_{n}.png`, written here from scenes that nobody trained on."""
+    found, _ = world_pictures(load_world(), "unseen", 60, seed=11)
+    labels = sorted(set(found.labels.tolist()))
+    (tmp_path / "clip_zeroshot" / "val").mkdir(parents=True)
+    for row, label in enumerate(found.labels.tolist()):
+        found.read(row).save(tmp_path / "clip_zeroshot" / "val" / f"{labels.index(label)}_{row}.png")
+    known = {str(number): found.classes[label].replace(" ", "_") for number, label in enumerate(labels)}
+    (tmp_path / "clip_zeroshot" / "id2label.json").write_text(json.dumps(known))
+    code, out, err = dlcv("zero-shot clip_zeroshot --device cpu --csv found.csv")
+    assert code == 0, err
+    assert float(re.search(r"accuracy ([\d.]+)%", out)[1]) > 95 and f"{len(labels)} classes" in out
+    assert (tmp_path / "found.csv").read_text().count("\n") == 61
+    assert load_clip("emoji").notes == () and "note:" not in out
