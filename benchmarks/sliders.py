@@ -84,14 +84,10 @@ def zero_shot_moves(repeats: int) -> dict[str, list[float]]:
 
     It answers in an event loop, as in a kernel. No picture comes twice, so there are as many moves as pictures at most.
     """
-    from dlcv_diffusion.models.clip import Clip
-    from dlcv_diffusion.models.clip.open_clip_towers import own_towers
-    from dlcv_diffusion.models.clip.small import SmallClip, SmallClipConfig, build_small_clip
     from dlcv_diffusion.zero_shot import explorer as module
-    from dlcv_diffusion.zero_shot import load_pictures, zero_shot_explorer
+    from dlcv_diffusion.zero_shot import load_clip, load_pictures, zero_shot_explorer
 
-    config, count = SmallClipConfig(), min(repeats + 1, module.MOST_PICTURES)
-    clip = Clip(own_towers(SmallClip(build_small_clip(config, []), config, [], {})), "random").eval()
+    clip, count = load_clip("emoji", device="cpu"), min(repeats + 1, module.MOST_PICTURES)
     pictures, photograph = load_pictures("emoji").subset(range(count)), a_photograph()
     times: dict[str, list[float]] = {name: [] for name in ZERO_SHOT_AIMS}
 
@@ -141,7 +137,7 @@ def zero_shot_part(repeats: int) -> str:
     times = zero_shot_moves(repeats)
     header = ["explorer", "after", "median ms", "95 % ms", "most ms", "aim ms"]
     rows = rows_of("zero_shot_explorer", times, ZERO_SHOT_AIMS)
-    moves = f"{len(times['a word'])} moves each, in one process without a browser, a small CLIP of random weights"
+    moves = f"{len(times['a word'])} moves each, in one process without a browser, the shipped CLIP"
     waits = f"words and templates wait {1000 * TYPING:.0f} ms for the next key, which is in their times"
     return f"## `zero_shot_explorer`\n\n{moves}; {waits}:\n\n{table(header, rows, text=2)}"
 
