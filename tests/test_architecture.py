@@ -16,6 +16,7 @@ PACKAGE = ROOT / "dlcv_diffusion"
 
 GROUND = {"errors", "schedule", "noise", "device", "files", "declared", "listing", "samplers", "guidance"}
 GROUND |= {"inversion", "interpolation", "sampling", "denoiser", "recent", "reading", "tensors", "arguments"}
+GROUND |= {"composition"}
 PROBLEMS = ("digits", "faces", "emoji", "zero_shot", "personalisation")
 FLOORS = [
     *(GROUND, {"images"}, {"models"}, {"training"}, {"evaluation"}, {"figures"}, {"widgets"}),

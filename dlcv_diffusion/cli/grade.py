@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
+from . import options
 from .options import examples, group
 
 app = group(
@@ -39,5 +40,35 @@ def faces(
     from ..faces.grading import grade_faces
 
     grade = grade_faces(out, gt)
+    print(grade)
+    raise typer.Exit(0 if grade.passed else 1)
+
+
+@app.command(
+    "personalisation",
+    epilog=examples(
+        "dlcv grade personalisation input.json textual_inversion out --clip ViT-B-32 --pretrained openai",
+        "dlcv grade personalisation input.json pictures out     (by the CLIP that ships)",
+    ),
+)
+def personalisation(
+    source: Annotated[Path, Argument(metavar="INPUT_JSON", help="the course's input.json")],
+    photographs: Annotated[Path, Argument(metavar="INPUT_DIR", help="with 0/, 1/ …, each concept's pictures")],
+    out: Annotated[Path, Argument(metavar="OUT_DIR", help="with your 0/0/source0_prompt0_0.png …")],
+    clip: options.Clip = "emoji",
+    pretrained: options.Pretrained = None,
+    quick_gelu: options.QuickGelu = None,
+    count: Annotated[int, Option(help="pictures a prompt; the course asks for 25", min=1, max=999)] = 25,
+    device: options.Device = None,
+) -> None:
+    """CLIP scores of the best 5 of 25 pictures a prompt, against the baselines.
+
+    Where a prompt fails, the exit code is 1.
+    """
+    from ..models.clip import load_clip
+    from ..personalisation.grading import grade_personalisation
+
+    read_by = load_clip(clip, pretrained, device, quick_gelu=quick_gelu)
+    grade = grade_personalisation(source, photographs, out, read_by, count=count)
     print(grade)
     raise typer.Exit(0 if grade.passed else 1)

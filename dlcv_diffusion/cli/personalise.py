@@ -8,12 +8,13 @@ from typer import Argument, Option
 from ..errors import check
 from ..files import atomic_write
 from . import options
-from .options import examples, given, group, show_training
+from .options import SEED, examples, given, group, show_training, written
 
 app = group(
     "Teach a text-to-image model new words by a few pictures.",
     'dlcv personalise train --images my_dog --token "<new1>" --initialiser dog --out runs/dog',
     "dlcv personalise merge runs/dog runs/mug --out runs/both.safetensors",
+    "dlcv personalise sample input.json out --embeddings runs/dog --embeddings runs/painter",
 )
 
 MODEL = "emoji, a folder of diffusers, a .ckpt or .safetensors, or a name on the hub"
@@ -99,3 +100,34 @@ def merge(
     with atomic_write(out) as table:  # what cannot be written is found out now
         tokens = merged(load_text_to_image(model, "cpu"), learnt, table, kept)
     print(f"{', '.join(tokens)}: {out}")
+
+
+@app.command(
+    "sample",
+    epilog=examples(
+        "dlcv personalise sample input.json out --embeddings runs/dog --embeddings runs/painter",
+        "dlcv personalise sample input.json out --embeddings runs/both.safetensors --model stable-diffusion-v1-4/",
+    ),
+)
+def sample(
+    source: Annotated[Path, Argument(metavar="INPUT_JSON", help="the course's, with its prompts")],
+    out: Annotated[Path, Argument(metavar="OUT_DIR", help="gets 0/0/source0_prompt0_0.png …")],
+    embeddings: Annotated[list[str], Option(metavar="RUN|FILE", help="what was learnt; repeatable")],
+    model: Model = "emoji",
+    count: Annotated[int, Option(help="pictures a prompt; the course asks for 25", min=1, max=999)] = 25,
+    steps: Annotated[int, Option(help="of DPM-Solver++", min=1, max=1000)] = 25,
+    scale: Annotated[float, Option(help="guidance scale, as Stable Diffusion counts it; 1 is none", min=0)] = 6.0,
+    seed: Annotated[int, Option(help="picture i of a prompt takes SEED + i", **SEED)] = 0,
+    device: options.Device = None,
+    fast: options.Fast = False,
+) -> None:
+    """Draw the course's prompts, 25 pictures of each."""
+    from ..models.text_to_image import load_text_to_image
+    from ..personalisation import load_concepts
+    from ..personalisation.course import read_input, write_hw2_personalisation
+
+    asked = read_input(source)
+    sd = load_text_to_image(model, device, fast=fast)
+    load_concepts(sd, *embeddings)
+    how = {"count": count, "seed": seed, "scale": scale, "steps": steps, "progress": True}
+    print(written(write_hw2_personalisation(sd, asked, out, **how), "picture"))

@@ -11,19 +11,13 @@ from torch import Tensor
 
 from ..errors import check
 from ..files import staging_folder
-from ..guidance import guidance_weight, guided
 from ..images.folders import files_below, picture_names, read_pictures
 from ..images.pictures import REPLACE, fit_square, open_picture
-from ..models.text_to_image import TextToImage
-from ..noise import seeded_noise
-from ..samplers import dpm_solver, last
+from ..models.text_to_image import TextToImage, draw
 from ..training.checkpoints import short_hash
 
 MOST = 10_000
 """Pictures of one concept, or of its kind; more are a slip."""
-
-AT_ONCE = 64
-"""Pictures that are drawn at a time, of 16×16 latents; of larger ones fewer."""
 
 GIVE = "give a folder of three to six pictures of it"
 
@@ -59,21 +53,6 @@ def encoded(sd: TextToImage, images: Tensor) -> Tensor:
     return latents
 
 
-def draw(sd: TextToImage, prompt: str, count: int, *, scale: float = 6.0, steps: int = 25, seed: int = 0) -> Tensor:
-    """Pictures that the model draws for a prompt, uint8 (count, 3, H, W): DPM-Solver, guided; picture i of seed + i.
-
-    >>> draw(sd, "a photo of a dog", 100).shape   # doctest: +SKIP
-    torch.Size([100, 3, 512, 512])
-    """
-    condition, found = sd.encode_prompts([prompt]), []
-    at_once = max(1, AT_ONCE * 16 * 16 // (sd.shape[1] * sd.shape[2]))
-    for seeds in torch.arange(seed, seed + count).split(at_once):
-        denoise = guided(sd, condition.expand(len(seeds), -1, -1), guidance_weight(scale))
-        noise = seeded_noise((len(seeds), *sd.shape), seeds.tolist(), sd.device)
-        found.append(sd.decode(last(dpm_solver(denoise, noise, steps=steps)).x))
-    return torch.cat(found)
-
-
 def write_drawn(sd: TextToImage, prompt: str, count: int, folder: str | Path, seed: int = 0) -> Path:
     """Draw pictures of a prompt, 00000.png …, into a folder below this one, named after all that they follow from.
 
@@ -84,7 +63,7 @@ def write_drawn(sd: TextToImage, prompt: str, count: int, folder: str | Path, se
     words = "".join(letter if letter.isalnum() else "_" for letter in prompt[:40])
     folder = Path(folder, f"{words}_{follows}")
     if not all((folder / f"{number:05}.png").is_file() for number in range(count)):
-        images = draw(sd, prompt, count, seed=seed)
+        images = draw(sd, [prompt] * count, range(seed, seed + count))
         with staging_folder(folder) as staging:
             for number, image in enumerate(images):
                 Image.fromarray(image.permute(1, 2, 0).numpy()).save(staging / f"{number:05}.png")
