@@ -133,16 +133,17 @@ class SceneJudge(nn.Module):
         seen, found = self.read(images), []
         for row, scene in enumerate(wanted):
             columns = (seen.alone,) if len(scene.things) == 1 else (seen.left, seen.right)
-            asked = [self._place(self.things, thing) for thing in scene.things]
+            asked = [self.place(self.things, thing) for thing in scene.things]
             things = all(int(column[row]) == place for column, place in zip(columns, asked, strict=True))
-            style = int(seen.style[row]) == self._place(self.styles, scene.style or PLAIN)
+            style = int(seen.style[row]) == self.place(self.styles, scene.style or PLAIN)
             ground = list(GROUNDS)[int(seen.ground[row])] == (scene.background or "white")
             found.append((things, style, ground or scene.style is not None))
         right = torch.tensor(found, dtype=torch.bool).reshape(-1, 3)
         return {"things": right[:, 0], "style": right[:, 1], "ground": right[:, 2], "all": right.all(1)}
 
     @staticmethod
-    def _place(names: Sequence[str], name: str) -> int:
+    def place(names: Sequence[str], name: str) -> int:
+        """Where a name stands among `things` or `styles`; `UserError` for one that the judge does not know."""
         check(name in names, f"the judge knows no '{name}'; it knows {', '.join(names):.200} …")
         return names.index(name)
 
