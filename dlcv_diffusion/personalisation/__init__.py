@@ -9,6 +9,7 @@ load_concepts(sd, "runs/two")
 
 from .concepts import load_concepts, read_concept_file
 from .custom_diffusion import train_custom_diffusion
+from .explorer import prompt_explorer
 from .learning import Concept
 from .merging import merge, merged_weight
 from .network import PersonalisedNetwork
@@ -16,4 +17,4 @@ from .textual_inversion import train_textual_inversion
 from .tokens import add_token
 
 __all__ = ["Concept", "PersonalisedNetwork", "add_token", "load_concepts", "merge", "merged_weight"]
-__all__ += ["read_concept_file", "train_custom_diffusion", "train_textual_inversion"]
+__all__ += ["prompt_explorer", "read_concept_file", "train_custom_diffusion", "train_textual_inversion"]

@@ -1,0 +1,82 @@
+"""The prompt explorer draws what its controls say, as the samplers do, and says what is wrong in a line."""
+
+import pytest
+import torch
+
+from dlcv_diffusion import UserError, dpm_solver, guidance_weight, guided, seeded_noise
+from dlcv_diffusion.models.text_to_image import as_text_to_image
+from dlcv_diffusion.personalisation import add_token, prompt_explorer
+from dlcv_diffusion.personalisation.explorer import learnt_words
+from dlcv_diffusion.samplers import last
+
+
+@pytest.fixture
+def sd(pipeline):
+    sd = as_text_to_image(pipeline)
+    add_token(sd, "<new1>", torch.randn(2, 32, generator=torch.Generator().manual_seed(0)))
+    add_token(sd, "<new2>", torch.zeros(32))
+    return sd
+
+
+def test_it_draws_what_the_sampler_draws(sd):
+    explorer = prompt_explorer(sd, "a <new1>", seed=5, scale=4.0, count=2, steps=3)
+    c = sd.encode_prompts(["an owl"]).expand(2, -1, -1)
+    noise = seeded_noise((2, *sd.shape), [7, 8])
+    z = last(dpm_solver(guided(sd, c, guidance_weight(2.5)), noise, steps=3)).x
+    assert torch.equal(explorer.picture("an owl", 7, 2.5), sd.decode(z))
+
+
+def test_learnt_words_have_buttons_and_several_vectors_are_one_word(sd):
+    assert learnt_words(sd) == ["<new1>", "<new2>"]
+    explorer = prompt_explorer(sd, "a fox", count=1, steps=2)
+    before = explorer._image.value if hasattr(explorer, "_image") else ""
+    prompt = explorer.controls["prompt"]
+    buttons = [each for each in explorer.widget.children[1].children if hasattr(each, "click")]
+    assert [button.description for button in buttons] == ["<new1>", "<new2>"]
+    buttons[1].click()
+    assert prompt.value == "a fox <new2>"
+    assert explorer._image.value != before and "a fox &lt;new2&gt;" in explorer._image.value
+    assert "read as a · fox · &lt;new2&gt;" in explorer._line.value.replace(" · ", " · ")
+
+
+def test_controls_move_the_picture_and_back(sd):
+    explorer = prompt_explorer(sd, "a fox", count=1, steps=2)
+    controls = explorer.controls
+    first = explorer._image.value
+    controls["seed"].value = 4
+    second = explorer._image.value
+    controls["scale"].value = 8.0
+    third = explorer._image.value
+    assert len({first, second, third}) == 3
+    controls["seed"].value, controls["scale"].value = 0, 3.0
+    assert explorer._image.value == first
+
+
+def test_what_cannot_be_drawn_is_said_and_the_last_picture_fades(sd):
+    explorer = prompt_explorer(sd, "a fox", count=1, steps=2)
+    explorer.controls["prompt"].value = "a fox " * 30
+    assert "shorten it" in explorer._line.value and 'role="alert"' in explorer._line.value
+    assert "opacity:.4" in explorer._image.value
+    explorer.controls["prompt"].value = ""
+    assert "the empty prompt" in explorer._line.value and "opacity:1" in explorer._image.value
+
+
+def test_the_still_has_a_row_for_each_prompt(sd):
+    explorer = prompt_explorer(sd, "a fox", still=["a fox", "a <new1>"], count=3, steps=2, caption="Two prompts")
+    data, _ = explorer._repr_mimebundle_()
+    assert "image/png" in data and explorer.still is explorer.still
+    assert torch.equal(explorer.picture("a <new1>", 0, 3.0), explorer._pictures["a <new1>", 0, 3.0])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"scale": 0.5}, "choose one from 1 to 10"),
+        ({"count": 9}, "give 1 to 8"),
+        ({"seed": -1}, "seed -1 is out of range"),
+        ({"prompt": "a fox " * 30}, "shorten it"),
+    ],
+)
+def test_what_does_not_do(sd, change, said):
+    with pytest.raises(UserError, match=said):
+        prompt_explorer(sd, **{"prompt": "a fox", **change})
