@@ -57,12 +57,13 @@ def tile(images: Any, columns: int | None = None, *, gap: int = 1, zoom: int = 1
 
 
 def png_bytes(picture: np.ndarray, text: dict[str, str] | None = None) -> bytes:
-    """A uint8 (H, W, 3) picture as the bytes of a PNG, with `text` in its metadata."""
+    """A uint8 (H, W, 3) picture as the bytes of a PNG, with `text` in its metadata; without colours as a grey one."""
     info = PngInfo()
     for key, value in (text or {}).items():
         info.add_itxt(key, value)
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG", compress_level=6, pnginfo=info)
+    pixels = picture[..., 0] if (picture == picture[..., :1]).all() else picture
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG", compress_level=6, pnginfo=info)
     return buffer.getvalue()
 
 
