@@ -39,7 +39,7 @@ def images():
 
 
 def pixels(fig, tmp_path):
-    return np.array(Image.open(save_figure(fig, tmp_path / "figure.png", {"seed": 0})))
+    return np.array(Image.open(save_figure(fig, tmp_path / "figure.png", {"seed": 0})).convert("RGB"))
 
 
 # --- pixels ------------------------------------------------------------------------------------------------
