@@ -70,6 +70,7 @@ class Study:
         if not (out / "model.safetensors").is_file():
             concepts = [self.concept(*pair) for pair in zip(names, tokens, strict=True)]
             options: dict[str, Any] = {"resume": (out / "checkpoint.safetensors").exists(), "device": "cpu"}
+            options |= {} if self.args.steps is None else {"steps": self.args.steps}
             if method == "inversion":
                 steps = train_textual_inversion(self.load(), concepts[0], out, **options)
             else:
@@ -125,7 +126,7 @@ def together(study: Study, wanted: Wanted, names: tuple[str, str]) -> Iterator[d
         yield {"wanted": wanted.name, "way": way, **measure(study.judge, study.clip, images, truth, wanted)}
 
 
-def main(arguments: list[str] | None = None) -> None:
+def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--model", default="emoji", help="a text-to-image model of the emoji world")
@@ -136,9 +137,14 @@ def main(arguments: list[str] | None = None) -> None:
     add("--style", default="woodcut")
     add("--count", type=int, default=100, help="pictures a row")
     add("--prior", type=int, default=0, help="pictures of its kind for Custom Diffusion")
+    add("--steps", type=int, default=None, help="of each learning, instead of the preset's")
     add("--scale", type=float, default=3.0)
     add("--seed", type=int, default=0)
-    args = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    args = parsed(arguments)
     study, rows = Study(args), []
     for name in (*args.things, args.style):
         rows += alone(study, name)

@@ -3,8 +3,8 @@
     python tools/train_emoji_judge.py [--work runs/emoji_judge] [--resume]
 
 Scenes of everything, held-out things, style and pairs too, a little turned, moved, sized, blurred, and of another
-light. Its trunk begins as the image half of the CLIP that ships, or with --from-scratch anew. Some ten minutes on two
-CPU cores; at the end it is measured on scenes that it never saw.
+light. Its trunk begins as the image half of the CLIP that ships, with --from-scratch anew, or as another judge's
+(--init). Some ten minutes on two CPU cores; at the end it is measured on scenes that it never saw.
 """
 
 import argparse
@@ -54,8 +54,8 @@ class JudgeObjective(Objective):
     def batch(self, step: int) -> tuple[Tensor, ...]:
         rows, generator = batch_indices(step, len(self.images), self.config), generator_of(self.config.seed, 2, step)
         x = augmented(self.images[rows], torch.zeros(len(rows), dtype=torch.bool), generator)
-        small = (64, 48, 40, 32)[step % 4]  # drawn pictures are less sharp than true ones
-        x = F.interpolate(F.interpolate(x, small, mode="area"), 64, mode="bilinear")
+        if step % 4 == 3:  # drawn pictures are less sharp than true ones
+            x = F.interpolate(F.interpolate(x, 48, mode="area"), 64, mode="bilinear")
         return x.contiguous(memory_format=torch.channels_last), self.wanted[rows]
 
     def loss(self, network: Any, *batch: Tensor) -> Tensor:
@@ -87,6 +87,12 @@ def measured(judge: SceneJudge, world: World, count: int) -> dict[str, Any]:
     return {name: round(value, 4) for name, value in found.items()}
 
 
+def before(judge: SceneJudge) -> list[dict[str, Any]]:
+    """The settings of the runs that a judge has had."""
+    had = judge.metadata.get("train")
+    return [*judge.metadata.get("before", []), *([had] if had else [])]
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
@@ -97,17 +103,19 @@ def main(arguments: list[str] | None = None) -> None:
     add("--lr", type=float, default=1e-3)
     add("--scenes", type=int, default=60_000)
     add("--from-scratch", action="store_true")
+    add("--init", type=Path, default=None, help="a judge to go on from")
+    add("--seed", type=int, default=0)
     add("--tests", type=int, default=4_000, help="unseen scenes to measure with")
     add("--resume", action="store_true")
     args = parser.parse_args(arguments)
     world, begun = load_world(), None if args.from_scratch else read_small_clip(SHIPPED["emoji"])
-    judge = build_judge(names=world.names)
-    if begun:
+    judge = load_judge(args.init) if args.init else build_judge(names=world.names)
+    if begun and not args.init:
         begin_from(judge, begun)
     ours: Mapping[str, Any] = {"warmup": 100, "weight_decay": 0.0, "clip_grad": 1.0, "precision": "auto"}
-    config = RunConfig(args.steps, args.batch_size, args.lr, ema_decay=0.99, decay=0.7, **ours)
+    config = RunConfig(args.steps, args.batch_size, args.lr, seed=args.seed, ema_decay=0.99, decay=0.7, **ours)
     objective = JudgeObjective(judge, world, args.scenes, config)
-    facts = {"begun": "anew" if begun is None else begun.facts.get("name", "a CLIP")}
+    facts = {"begun": "anew" if begun is None else begun.facts.get("name", "a CLIP"), "before": before(judge)}
     steps = run(objective, config, args.work, metadata=facts, resume=args.resume, device="cpu")
     for _ in tqdm(steps, total=args.steps, disable=None):
         pass
