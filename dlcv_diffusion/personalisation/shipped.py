@@ -45,14 +45,13 @@ def shipped_concept(name: str) -> Path:
     ['<new1>']
     """
     there = sorted(path.stem.replace("_", " ") for path in CONCEPTS.glob("*.safetensors"))
-    check(
-        name in there, f"no concept '{name}' ships; there are {', '.join(there)}; train it by `dlcv personalise train`"
-    )
+    known = ", ".join(there) or "none yet"
+    check(name in there, f"no concept '{name}' ships; there are {known}; train it by `dlcv personalise train`")
     return CONCEPTS / f"{name.replace(' ', '_')}.safetensors"
 
 
 def measured_concepts(path: str | Path = MEASURED) -> list[Row]:
-    """The rows of the measurement, one concept's and two concepts'. Raises `UserError` for a file that is missing or another.
+    """The rows of the measurement. Raises `UserError` for a file that is missing or another.
 
     >>> measured_concepts()[0]["way"]   # doctest: +SKIP
     'the initialiser'
