@@ -19,6 +19,7 @@ PAGES = {
     "training.py --quick": ["| faces, 8×8 ", "| here, float32 ", "| here, bf16 "],
     "emoji.py --quick": ["| white ", "| pair ", "| woodcut "],
     "zero_shot.py --quick": ["| tiny ", "transformers' pipeline"],
+    "personalisation.py --quick": ["| diffusers' example's settings |", "| ours "],
     "timesteps.py --quick": ["| digits, 2 ", "| faces, 5 "],
     "ddim_faces.py --device cpu --quick": ["the pictures are the same to 1e-4", "DDIMScheduler, ms a step"],
 }
