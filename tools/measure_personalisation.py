@@ -11,6 +11,7 @@ What was learnt before is not learnt again. Sheets of what was drawn are left in
 
 import argparse
 import json
+import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -88,6 +89,16 @@ class Study:
             merge(self.load(), alone, merged)
         return Learnt(apart, self.learnt("custom", names, tokens), merged)
 
+    def shipped(self) -> dict[str, Path]:
+        """Files of the two studies by the names that they ship under, see `personalisation.shipped`."""
+        first, second = self.args.things[:2]
+        found = {}
+        for other in (second, self.args.style):
+            learnt = self.both((first, other))
+            found |= {first: learnt.apart[0], other: learnt.apart[1]}
+            found |= {f"{first}_{other}": learnt.joint, f"{first}_{other}_merged": learnt.merged}
+        return {name: Path(path) for name, path in found.items()}
+
 
 def alone(study: Study, name: str) -> Iterator[dict[str, Any]]:
     """Rows of one concept: the initialiser's word, and what each method made of "a <new1>"."""
@@ -133,6 +144,7 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--judge", default=None, help="a judge's file; the one that ships by default")
     add("--work", type=Path, default=Path("runs/personalisation"))
     add("--out", type=Path, default=None, help="JSON to write")
+    add("--assets", type=Path, default=None, help="folder to copy what was learnt of the two studies into, as it ships")
     add("--things", nargs="*", default=["owl", "guitar"], help="held-out things, the first two of them together")
     add("--style", default="woodcut")
     add("--count", type=int, default=100, help="pictures a row")
@@ -155,6 +167,10 @@ def main(arguments: list[str] | None = None) -> None:
     ):
         rows += together(study, wanted, names)
     print(markdown(rows))
+    if args.assets:
+        for name, path in study.shipped().items():
+            with atomic_write(args.assets / f"{name}.safetensors") as temporary:
+                shutil.copyfile(path, temporary)
     if args.out:
         with atomic_write(args.out) as temporary:
             temporary.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")

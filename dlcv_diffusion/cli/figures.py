@@ -18,11 +18,12 @@ EXAMPLES = examples(
     "dlcv figures --only faces --noises face/noise --face-weights UNet.pt --unet-py UNet.py --preset course",
     "dlcv figures --only zero-shot --pictures hw2_data/clip_zeroshot --clip ViT-B-32 --pretrained openai",
 )
-Problem = Literal["digits", "faces", "zero-shot"]
+Problem = Literal["digits", "faces", "zero-shot", "personalisation"]
 OPTIONS: Mapping[Problem, Sequence[str]] = {
     "digits": ["weights"],
     "faces": ["face_weights", "unet_py", "noises", "preset", "steps"],
     "zero-shot": ["pictures", "labels", "clip", "pretrained", "quick_gelu", "templates"],
+    "personalisation": [],
 }
 """Whose they are; `out`, `seed` and `device` are everybody's."""
 
@@ -68,6 +69,7 @@ def figures(
         "digits": lambda: _digits(weights, seed, device),
         "faces": lambda: _faces(context.params, seed, device),
         "zero-shot": lambda: _zero_shot(context.params, seed, device),
+        "personalisation": lambda: _personalisation(seed, device),
     }
     drawing = [begin() for problem, begin in draw.items() if only in (None, problem)]  # all weights, then all figures
     with staging_folder(out) as staging:  # all of them or none
@@ -109,3 +111,14 @@ def _zero_shot(wanted: Mapping[str, Any], seed: int, device: str | None) -> Draw
     clip = load_clip(wanted["clip"], wanted["pretrained"], device, quick_gelu=wanted["quick_gelu"])
     how = {"templates": templates, "seed": seed, "progress": True}
     return lambda folder: write_zero_shot_figures(folder, clip, pictures, **how)
+
+
+def _personalisation(seed: int, device: str | None) -> Draw:
+    from functools import partial
+
+    from ..models.text_to_image import load_text_to_image
+    from ..personalisation.report import write_personalisation_figures
+
+    load = partial(load_text_to_image, "emoji", device)
+    load()  # what cannot be read is found out now
+    return lambda folder: write_personalisation_figures(folder, load, seed=seed, progress=True)

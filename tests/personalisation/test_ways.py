@@ -88,12 +88,14 @@ def test_true_pictures_measure_as_true(world):
 
 def test_the_tool_measures_what_it_learns(load, tmp_path, capsys):
     """All of it in a few steps: three concepts alone by three methods, two tasks by five ways."""
-    words = f"--model {load.args[0]} --work {tmp_path / 'work'} --out {tmp_path / 'rows.json'} --count 2 --steps 2"
+    words = f"--model {load.args[0]} --work {tmp_path / 'work'} --out {tmp_path / 'rows.json'} --count 2 --steps 2 --assets {tmp_path / 'ship'}"
     measure_personalisation.main(words.split())
     rows = json.loads((tmp_path / "rows.json").read_text())
     assert len(rows) == 3 * 3 + 2 * 5 and [row["way"] for row in rows[9:14]] == list(WAYS)
     assert "| owl, guitar | composed |" in capsys.readouterr().out
     assert len([*(tmp_path / "work" / "sheets").glob("*.png")]) == 19
+    shipped = ["guitar", "owl", "owl_guitar", "owl_guitar_merged", "owl_woodcut", "owl_woodcut_merged", "woodcut"]
+    assert sorted(path.stem for path in (tmp_path / "ship").iterdir()) == shipped
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*.safetensors")}
     args = measure_personalisation.parsed(words.split())
     learnt = measure_personalisation.Study(args).both(("owl", "guitar"))  # what was learnt is there
