@@ -88,7 +88,8 @@ def test_true_pictures_measure_as_true(world):
 
 def test_the_tool_measures_what_it_learns(load, tmp_path, capsys):
     """All of it in a few steps: three concepts alone by three methods, two tasks by five ways."""
-    words = f"--model {load.args[0]} --work {tmp_path / 'work'} --out {tmp_path / 'rows.json'} --count 2 --steps 2 --assets {tmp_path / 'ship'}"
+    work, ship, out = (tmp_path / name for name in ("work", "ship", "rows.json"))
+    words = f"--model {load.args[0]} --work {work} --out {out} --assets {ship} --count 2 --steps 2"
     measure_personalisation.main(words.split())
     rows = json.loads((tmp_path / "rows.json").read_text())
     assert len(rows) == 3 * 3 + 2 * 5 and [row["way"] for row in rows[9:14]] == list(WAYS)
