@@ -49,6 +49,12 @@ SETTINGS = {
     "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},  # every cell is in the page, seen or not
 }
 
+TOO_WIDE = """box => [box, ...box.querySelectorAll('*')].filter(part => {
+  const {left, right} = part.getBoundingClientRect(), own = box.getBoundingClientRect();
+  return right > left && right > Math.min(own.right, innerWidth) + 1;
+}).map(part => part.className || part.tagName)"""
+"""Parts of a box that stand out of it, or of the window."""
+
 
 class Lab(NamedTuple):
     """A running server: its address, ending in a slash, and where it writes what it says."""

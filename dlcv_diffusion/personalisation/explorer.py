@@ -170,8 +170,8 @@ class PromptExplorer(Live):
         title = [ipywidgets.HTML(f"<b>{html.escape(self._page['title'])}</b>")] if self._page["title"] else []
         row = {"layout": {"flex_flow": "row wrap"}}
         learnt = [ipywidgets.HBox([ipywidgets.HTML("learnt words:&nbsp;"), *buttons], **row)] if buttons else []
-        below = [ipywidgets.HBox([self._seed, other], **row), self._image, self._line]
-        return ipywidgets.VBox([*title, self._prompt, *learnt, self._scale, *below])
+        rows = [ipywidgets.HBox([self._scale], **row), ipywidgets.HBox([self._seed, other], **row)]
+        return ipywidgets.VBox([*title, self._prompt, *learnt, *rows, self._image, self._line])
 
     def _button(self, word: str) -> ipywidgets.Button:
         """Puts a word at the prompt's end."""

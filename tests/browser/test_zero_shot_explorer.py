@@ -6,6 +6,7 @@ Its CLIP has random weights: what is tested is that every control moves what it 
 import re
 
 import pytest
+from lab_in_browser import TOO_WIDE
 from PIL import Image
 from small_clips import SEEING, small_clip
 
@@ -21,10 +22,6 @@ pictures = load_pictures("emoji").subset(range(8))
 EXPLORE = 'zero_shot_explorer(clip, pictures, title="Words and a picture")'
 BOX = ".jp-OutputArea-output .widget-vbox:has(.widget-upload)"
 ROWS = "box => [...box.querySelectorAll('tbody tr')].map(row => [...row.children].map(cell => cell.textContent))"
-TOO_WIDE = """box => [box, ...box.querySelectorAll('*')].filter(part => {
-  const {left, right} = part.getBoundingClientRect(), own = box.getBoundingClientRect();
-  return right > left && right > Math.min(own.right, innerWidth) + 1;
-}).map(part => part.className || part.tagName)"""
 SIZES = {"narrow": (480, 1000), "wide": (1000, 1000)}
 
 
