@@ -82,3 +82,32 @@ def test_a_concepts_pictures(world, tmp_path):
     assert len({scene.things for scene in styled}) == 5 and not any(world.is_held_out(s.things) for s in styled)
     with pytest.raises(UserError, match="no thing 'ovl'; did you mean owl"):
         concept_scenes(world, "ovl")
+
+
+def test_what_a_model_draws_is_measured_as_it_is(world, monkeypatch, tmp_path):
+    """A "model" that draws true pictures of what it is asked for, but foxes for every pair."""
+    from dlcv_diffusion.emoji import drawn
+    from dlcv_diffusion.emoji.scenes import render
+
+    told = {}
+
+    def of(world, question, count, seed):
+        scenes, said = asked(world, question, count, seed)
+        told[tuple(said)] = scenes
+        return scenes, said
+
+    def cheat(sd, prompts, seeds, **how):
+        scenes = told[tuple(prompts)]
+        fox = rendered(world, concept_scenes(world, "fox", 1))[0]
+        return torch.stack([fox if len(scene.things) == 2 else render(world, scene) for scene in scenes])
+
+    asked = drawn.asked
+    monkeypatch.setattr(drawn, "asked", of)
+    monkeypatch.setattr(drawn, "draw", cheat)
+    rows, images = drawn.measure_drawn(None, load_judge(), world, 20)
+    found = {row["question"]: row["all"] for row in rows}
+    assert min(found[name] for name in ("alone on white", "on a colour", "in a style")) >= 0.9
+    assert found["next to another"] <= 0.1 and found["held-out pairs of thing and style"] >= 0.9
+    assert drawn.sheet_order(images, 4).shape == (20, 3, 64, 64)
+    held_out = {(scene.things[0], scene.style) for scene in asked(world, "held-out pairs of thing and style", 30)[0]}
+    assert held_out <= world.held_out_pairs
