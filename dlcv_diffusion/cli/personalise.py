@@ -59,13 +59,17 @@ def train(
     checkpoint_every: options.CheckpointEvery = 500,
 ) -> None:
     """Learn a new word for the pictures of each concept."""
+    from ..images.folders import picture_names
     from ..models.text_to_image import load_text_to_image
     from ..personalisation import Concept, train_custom_diffusion, train_textual_inversion
+    from ..personalisation.pictures import GIVE
 
     columns: dict[str, Any] = {"--initialiser": initialiser, "--kind": kind, "--prior": prior, "--token": token}
     for name, column in columns.items():
         fits = column is None or len(column) == len(images)
         check(fits, f"{len(images)} --images and {len(column or [])} {name}; give one for each concept, in order")
+    for folder in images:
+        picture_names(folder, advice=GIVE)  # before weights are read
     blank = [None] * len(images)
     priors = [int(each) if each.isdecimal() else each for each in prior or ["0"] * len(images)]
     rows = zip(images, token, initialiser or blank, kind or ["object"] * len(images), priors, strict=True)
