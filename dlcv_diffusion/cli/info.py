@@ -45,7 +45,7 @@ def describe_installation() -> str:
     for name, path in shipped_weights().items():
         found = _found(lambda path=path: f"{_kind(read_header(path))}, {path.stat().st_size / 1e6:.1f} MB")
         lines.append(f"weights          {name}: {found}")
-    for name, folder in pipelines.items():
+    for folder in pipelines.values():
         lines.append(f"weights          {folder.name}: {_found(lambda folder=folder: _pipeline(folder))}")
     for split in ("train", "held_out"):
         count = _found(lambda split=split: f"{len(load_digits('sample', split=split)):,} digits")
