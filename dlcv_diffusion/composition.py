@@ -23,11 +23,12 @@ def composed(
     masks whose sum is 1 each sentence tells its own part of the picture, as in MultiDiffusion (Bar-Tal et al., arXiv
     2302.08113, eq. 5) with one window. Of one condition it is `guided` with w = s − 1.
 
-    - denoiser: a `Denoiser` with a ∅, or any `denoise(x, t, condition) -> eps`, with `null`.
+    - denoiser: a `Denoiser` that takes embeddings, or any `denoise(x, t, condition) -> eps`, with `null`.
     - conditions: embeddings (B, …), for each sentence those of all B pictures. scales: s, of all or of each.
     - masks: for each sentence (H, W) or (B, 1, H, W), see `halves`; 1 by default.
 
-    Raises `UserError` for no condition, or other numbers of scales or masks, and for a denoiser without ∅.
+    Raises `UserError` for no condition, for other numbers of scales or masks, for masks of another size, and for a
+    denoiser whose ∅ is no embedding.
 
     >>> fox, owl = (sd.encode_prompts([said] * 4) for said in ("a fox", "an owl"))   # doctest: +SKIP
     >>> denoise = composed(sd, [fox, owl], masks=halves(*sd.shape[1:]))              # doctest: +SKIP
@@ -55,18 +56,22 @@ class Composed:
         self.model, self.schedule, self.shape = model, getattr(model, "schedule", None), getattr(model, "shape", None)
         self.name = getattr(model, "name", "")
         null = getattr(model, "null", None) if null is None else null
-        check(isinstance(null, Tensor), "this network does not say what stands for no condition; give null=…")
+        check(isinstance(null, Tensor), "no embedding is known that stands for no condition; give null=…")
         first = conditions[0]
         alike = all(each.shape == first.shape for each in conditions) and null.shape in (first.shape, first.shape[1:])
         shapes = ", ".join(str(tuple(each.shape)) for each in conditions)
         check(alike, f"the conditions are {shapes}, and ∅ is {tuple(null.shape)}; they must be alike")
-        self.conditions = torch.cat([null.expand_as(first), *conditions])
+        self.conditions = torch.cat([null.to(first).expand_as(first), *conditions])
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         """ε̃, (B, C, H, W), for x (B, C, H, W) and t (B,). Raises `UserError` unless B conditions were given."""
         times = len(self.scales) + 1
         given = len(self.conditions) // times
         check(len(x) == given, f"{given} embeddings a sentence for {len(x)} images; give one for each image")
+        for mask in (each for each in self.masks if isinstance(each, Tensor)):
+            fits = mask.shape in (x.shape[2:], (len(x), 1, *x.shape[2:]))
+            wanted = f"{tuple(x.shape[2:])}, or {(len(x), 1, *x.shape[2:])}"
+            check(fits, f"a mask is {tuple(mask.shape)}, and the images are {tuple(x.shape)}; make it {wanted}")
         self.conditions = self.conditions.to(x.device)
         eps = self.model(torch.cat([x] * times), torch.cat([t] * times), self.conditions).to(x.dtype)
         nothing, *told = eps.chunk(times)

@@ -105,6 +105,6 @@ def custom(pipeline, path, tokens=("<new1>",), seed=0, vectors=None):
     sd, draw = as_text_to_image(pipeline), torch.Generator().manual_seed(seed)
     names, weights = cross_attention(sd.unet), dict(sd.unet.named_parameters())
     deltas = {name: 0.05 * torch.randn(weights[name].shape, generator=draw) for name in names}
-    vectors = vectors or {token: torch.randn(1, 32, generator=draw) for token in tokens}
+    vectors = vectors or {token: torch.randn(1, sd.table.embedding_dim, generator=draw) for token in tokens}
     write_custom(path, vectors, deltas, base_facts(sd))
     return deltas

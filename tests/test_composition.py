@@ -73,6 +73,21 @@ def test_another_number_of_pictures_is_refused():
         composed(Told(), [a, b])(x[:2], t[:2])
 
 
+@pytest.mark.parametrize("shape", [(3, 6, 8), (3, 3), (1, 1, 6, 8), (3, 4, 6, 8)])
+def test_a_mask_of_another_size_is_refused(shape):
+    """Three masks (H, W) in one would weigh channels, where there are as many of them as pictures."""
+    x, t, a, b, _ = batch()
+    with pytest.raises(UserError, match="make it"):
+        composed(Told(), [a, b], masks=[torch.ones(shape)] * 2)(x, t)
+
+
+def test_masks_may_differ_between_pictures():
+    x, t, a, b, _ = batch()
+    ones = torch.ones(3, 1, 6, 8)
+    one, other = composed(Told(), [a, b])(x, t), composed(Told(), [a, b], masks=[ones, ones])(x, t)
+    assert torch.equal(one, other)
+
+
 def test_halves_need_a_ramp():
     with pytest.raises(UserError, match="give more than 0"):
         halves(4, 4, soft=0)

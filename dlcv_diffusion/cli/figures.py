@@ -17,6 +17,7 @@ EXAMPLES = examples(
     "dlcv figures --only digits --weights runs/digits/model.safetensors",
     "dlcv figures --only faces --noises face/noise --face-weights UNet.pt --unet-py UNet.py --preset course",
     "dlcv figures --only zero-shot --pictures hw2_data/clip_zeroshot --clip ViT-B-32 --pretrained openai",
+    "dlcv figures --only personalisation",
 )
 Problem = Literal["digits", "faces", "zero-shot", "personalisation"]
 OPTIONS: Mapping[Problem, Sequence[str]] = {

@@ -10,7 +10,10 @@ from . import options
 from .options import examples, group
 
 app = group(
-    "Grade a folder of images as the course does.", "dlcv grade digits out", "dlcv grade faces out hw2_data/face/GT"
+    "Grade a folder of images as the course does.",
+    "dlcv grade digits out",
+    "dlcv grade faces out hw2_data/face/GT",
+    "dlcv grade personalisation textual_inversion/input.json textual_inversion out",
 )
 
 
@@ -66,8 +69,10 @@ def personalisation(
     Where a prompt fails, the exit code is 1.
     """
     from ..models.clip import load_clip
+    from ..personalisation.course import handed_in_paths, read_input
     from ..personalisation.grading import grade_personalisation
 
+    handed_in_paths(out, read_input(source), count)  # before weights are read
     read_by = load_clip(clip, pretrained, device, quick_gelu=quick_gelu)
     grade = grade_personalisation(source, photographs, out, read_by, count=count)
     print(grade)

@@ -19,6 +19,7 @@ app = group(
 
 MODEL = "emoji, a folder of diffusers, a .ckpt or .safetensors, or a name on the hub"
 Model = Annotated[str, Option(metavar="NAME|FOLDER|FILE", help=MODEL)]
+Config = Annotated[Path | None, Option(metavar="FOLDER", help="of a single file: a pipeline's with its configs")]
 CAPTIONS = "sentences that are to stay as they were, one a line; a thousand of the emoji world by default"
 Several = "; once for each concept"
 
@@ -45,6 +46,7 @@ def train(
         Literal["textual-inversion", "custom-diffusion"], Option(help="vectors alone, or keys and values too")
     ] = "textual-inversion",
     model: Model = "emoji",
+    config: Config = None,
     vectors: Annotated[int | None, Option(help="vectors a word; 1 by default", min=1, max=64)] = None,
     out: options.RunFolder = Path("runs/new1"),
     resume: options.Resume = False,
@@ -77,14 +79,14 @@ def train(
     run = {"resume": resume, "device": device, "checkpoint_every": checkpoint_every, "seed": seed}
     run |= given(steps=steps, batch_size=batch_size, lr=lr, precision=precision, vectors=vectors)
     run |= given(accumulate=accumulate, checkpointing=checkpointing, prior_weight=prior_weight)
-    if method == "custom-diffusion":
-        show_training(train_custom_diffusion(load_text_to_image(model, device), concepts, out, **run), out)
-        return
-    check(
-        len(concepts) == 1, "textual inversion learns one concept at a time; run it once for each, with another --out"
-    )
-    check(prior is None, "--prior goes with --method custom-diffusion; textual inversion keeps the kind as it is")
-    show_training(train_textual_inversion(load_text_to_image(model, device), concepts[0], out, **run), out)
+    several = method == "custom-diffusion"
+    one_by_one = "textual inversion learns one concept at a time; run it once for each, with another --out"
+    check(several or len(concepts) == 1, one_by_one)
+    kept = "--prior goes with --method custom-diffusion; textual inversion keeps the kind as it is"
+    check(several or prior is None, kept)
+    sd = load_text_to_image(model, device, config=config)
+    steps = train_custom_diffusion(sd, concepts, out, **run) if several else None
+    show_training(steps or train_textual_inversion(sd, concepts[0], out, **run), out)
 
 
 @app.command("merge", epilog=examples("dlcv personalise merge runs/dog runs/mug --out runs/both.safetensors"))
@@ -92,6 +94,7 @@ def merge(
     learnt: Annotated[list[Path], Argument(metavar="RUN...", help="runs or files of --method custom-diffusion")],
     out: Annotated[Path, Option(metavar="FILE", help="the .safetensors file to write")],
     model: Model = "emoji",
+    config: Config = None,
     captions: Annotated[Path | None, Option(metavar="FILE", help=CAPTIONS)] = None,
 ) -> None:
     """Join what Custom Diffusion learnt apart, in closed form."""
@@ -102,7 +105,7 @@ def merge(
     check(out.suffix == ".safetensors", f"'{out}' is no .safetensors file; name one to write")
     kept = None if captions is None else read_captions(captions)
     with atomic_write(out) as table:  # what cannot be written is found out now
-        tokens = merged(load_text_to_image(model, "cpu"), learnt, table, kept)
+        tokens = merged(load_text_to_image(model, "cpu", config=config), learnt, table, kept)
     print(f"{', '.join(tokens)}: {out}")
 
 
@@ -118,6 +121,7 @@ def sample(
     out: Annotated[Path, Argument(metavar="OUT_DIR", help="gets 0/0/source0_prompt0_0.png …")],
     embeddings: Annotated[list[str], Option(metavar="RUN|FILE", help="what was learnt; repeatable")],
     model: Model = "emoji",
+    config: Config = None,
     count: Annotated[int, Option(help="pictures a prompt; the course asks for 25", min=1, max=999)] = 25,
     steps: Annotated[int, Option(help="of DPM-Solver++", min=1, max=1000)] = 25,
     scale: Annotated[float, Option(help="guidance scale, as Stable Diffusion counts it; 1 is none", min=0)] = 6.0,
@@ -131,7 +135,7 @@ def sample(
     from ..personalisation.course import read_input, write_hw2_personalisation
 
     asked = read_input(source)
-    sd = load_text_to_image(model, device, fast=fast)
+    sd = load_text_to_image(model, device, config=config, fast=fast)
     load_concepts(sd, *embeddings)
     how = {"count": count, "seed": seed, "scale": scale, "steps": steps, "progress": True}
     print(written(write_hw2_personalisation(sd, asked, out, **how), "picture"))

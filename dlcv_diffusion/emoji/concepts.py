@@ -4,6 +4,7 @@ What no model was trained on, a thing or a style, is a concept whose true pictur
 dog "in the style of" a painter there are none.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,16 @@ from torch import Tensor
 
 from ..errors import check
 from ..files import staging_folder
-from .scenes import Placed, Scene, random_scene, render
+from .scenes import Scene, random_scene, render
 from .styles import STYLES
 from .text_to_image_data import CALM
 from .world import World
 
 PICTURES = 5
 ARTIST = "fluent"
-"""Whose drawing of a held-out thing is learnt: one of the artists whom the text-to-image model knows."""
+"""Who drew the things of concepts: one of the artists whom the text-to-image model knows."""
+LIKE_A_STYLE = "drawing"
+"""The word that a style's vector begins at."""
 
 
 def concept_scenes(world: World, name: str, count: int = PICTURES, seed: int = 0) -> list[Scene]:
@@ -47,14 +50,27 @@ def concept_scenes(world: World, name: str, count: int = PICTURES, seed: int = 0
 
 
 def scene_of(world: World, things: list[str], *, seed: int, kind: str | None = None, style: str | None = None) -> Scene:
-    """A scene as the text-to-image model draws them, hardly moved; held-out things are by `ARTIST`."""
-    kind = kind or ("pair" if len(things) == 2 else "white")
-    scene = random_scene(world, np.random.default_rng([seed, 7]), kind, things=things, style=style, variety=CALM)
-    placed = tuple(
-        Placed(each.thing, ARTIST, each.x, each.y, each.size) if each.thing in world.held_out_things else each
-        for each in scene.placed
-    )
-    return Scene(placed, scene.background, scene.style, scene.seed)
+    """A scene as the text-to-image model draws them, hardly moved, of things by `ARTIST`."""
+    kind, by = kind or ("pair" if len(things) == 2 else "white"), replace(CALM, artists=(ARTIST,))
+    return random_scene(world, np.random.default_rng([seed, 7]), kind, things=things, style=style, variety=by)
+
+
+def initialiser_of(world: World, name: str) -> str:
+    """The word that a concept's vector begins at: of a held-out thing the nearest relative that is one word, with an
+    article; of a style `LIKE_A_STYLE`.
+
+    Raises `UserError` for a thing that is not held out.
+
+    >>> from dlcv_diffusion.emoji.world import load_world
+    >>> initialiser_of(load_world(), "owl"), initialiser_of(load_world(), "strawberry")
+    ('parrot', 'apple')
+    """
+    if name in STYLES:
+        return LIKE_A_STYLE
+    held_out = f"'{name}' is not held out; the things to learn are {', '.join(world.held_out_things)}"
+    check(name in world.held_out_things, held_out)
+    relatives = world.held_out_things[name]
+    return next(word for word in relatives if " " not in word and word not in world.without_article)
 
 
 def rendered(world: World, scenes: list[Scene]) -> Tensor:

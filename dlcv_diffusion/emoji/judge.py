@@ -6,7 +6,6 @@ pictures can be read. What the ground's colour is needs no training. `tools/trai
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,6 +20,7 @@ from ..images.pixels import to_x0
 from ..models.clip.small import SmallClip
 from ..models.registry import ASSETS, filled, read_tensors, write_tensors
 from ..noise import seeded_weights
+from ..samplers import evaluating
 from .scenes import COLOURS, Scene
 from .sprites import SIDE
 from .styles import STYLES
@@ -110,18 +110,22 @@ class SceneJudge(nn.Module):
 
     @torch.no_grad()
     def read(self, images: Tensor) -> Reading:
-        """What uint8 images (B, 3, 64, 64) show, on the CPU. Raises `UserError` for images of another type or shape."""
-        both = encode(lambda part: torch.cat(self.places(to_x0(part.to(self.thing.weight.device))), 1), images)
+        """What uint8 images (B, 3, 64, 64) show, on the CPU; computed in eval mode, whatever mode it is in.
+
+        Raises `UserError` for images of another type or shape.
+        """
+        with evaluating([*self.modules()]):
+            both = encode(lambda part: torch.cat(self.places(to_x0(part.to(self.thing.weight.device))), 1), images)
         whole, left, right = both.to(self.thing.weight.device).chunk(3, 1)
         logits = self.thing(whole), self.thing(left), self.thing(right), self.pair(whole), self.style(whole)
         alone, left, right, pair, style = (each.argmax(1).cpu() for each in logits)
         return Reading(alone, left, right, pair.bool(), style, ground_of(images), whole.cpu())
 
     def right(self, images: Tensor, wanted: Sequence[Scene]) -> dict[str, Tensor]:
-        """Whether each of B pictures shows what was asked for, bool (B,): "thing" or both "things", "style", "ground".
+        """Whether each of B pictures shows what was asked for, bool (B,) each: "things", "style", "ground", "all".
 
-        Two things have to be in their places. What a scene does not say counts as right: the ground of a style, which
-        paints its own, and the other way round. "all": all of it.
+        There have to be as many things as in the scene, one or two, and two in their places. A scene in no style has to
+        be plain; a style paints its own ground, so that any is right.
 
         Raises `UserError` for another number of scenes, and for things or styles that the judge does not know.
 
@@ -135,6 +139,7 @@ class SceneJudge(nn.Module):
             columns = (seen.alone,) if len(scene.things) == 1 else (seen.left, seen.right)
             asked = [self.place(self.things, thing) for thing in scene.things]
             things = all(int(column[row]) == place for column, place in zip(columns, asked, strict=True))
+            things &= bool(seen.pair[row]) == (len(scene.things) == 2)
             style = int(seen.style[row]) == self.place(self.styles, scene.style or PLAIN)
             ground = list(GROUNDS)[int(seen.ground[row])] == (scene.background or "white")
             found.append((things, style, ground or scene.style is not None))
@@ -211,9 +216,3 @@ def load_judge(path: str | Path = JUDGE, device: torch.device | str = "cpu") -> 
     judge = filled(judge, {**counters, **tensors}, path)
     judge.metadata = header.metadata
     return judge.to(device).eval()
-
-
-@lru_cache(maxsize=1)
-def default_judge() -> SceneJudge:
-    """The judge of the package on the CPU, read once and shared: do not change it."""
-    return load_judge()

@@ -32,6 +32,7 @@ def mean_interval(values: Tensor | Sequence[float], confidence: float = 0.95, se
     """
     values = torch.as_tensor(values, dtype=torch.float64)
     check(values.ndim == 1 and len(values) > 1, "an interval of a mean needs two or more values (N,)")
+    check(values.isfinite().all(), "there are values that are not finite (NaN or infinite), and no interval of them")
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randint(len(values), (RESAMPLES, len(values)), generator=generator)
     means, outside = values[rows].mean(1), (1 - confidence) / 2

@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from ..errors import check
+from .encoder import finite
 
 
 def kernel_distance(features: Tensor, others: Tensor) -> float:
@@ -24,10 +25,13 @@ def kernel_distance(features: Tensor, others: Tensor) -> float:
     check(fits, f"features are (m, D) and (n, D), not {tuple(features.shape)} and {tuple(others.shape)}")
     m, n = len(features), len(others)
     check(min(m, n) > 1, f"a distance needs two features of each set, not {m} and {n}")
-    x, y = features.double(), others.double()
+    x, y = (finite(each.double(), "a kernel distance has no value, since a feature") for each in (features, others))
 
     def k(a: Tensor, b: Tensor) -> Tensor:
         return (a @ b.T / a.shape[1] + 1) ** 3
 
-    within = [(k(a, a).sum() - k(a, a).diagonal().sum()) / (len(a) * (len(a) - 1)) for a in (x, y)]
-    return (within[0] + within[1] - 2 * k(x, y).mean()).item()
+    def within(a: Tensor) -> Tensor:
+        among = k(a, a)
+        return (among.sum() - among.diagonal().sum()) / (len(a) * (len(a) - 1))
+
+    return (within(x) + within(y) - 2 * k(x, y).mean()).item()

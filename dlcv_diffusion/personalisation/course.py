@@ -1,7 +1,8 @@
 """The course's way in and out: `input.json` with its prompts, and the folder of pictures that is handed in."""
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -10,14 +11,18 @@ from pydantic import Field, StringConstraints
 
 from ..declared import declared, validated
 from ..errors import check
+from ..evaluation.handed_in import first_of
 from ..files import staging_folder
+from ..images.folders import names_in
 from ..models.text_to_image import TextToImage, draw
 from ..reading import reading
 
 PER_PROMPT = 25
 ADVICE = "give the course's input.json"
+WRITES = "`dlcv personalise sample` writes them"
+PLACEHOLDER = re.compile(r"<[^<>\s]+>")
 Text = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
-Name = Annotated[str, StringConstraints(pattern=r"^[\w.-]{1,64}$")]
+Name = Annotated[str, StringConstraints(pattern=r"^\w[\w-]{0,63}$")]
 
 
 @declared
@@ -86,7 +91,9 @@ def write_hw2_personalisation(
     >>> write_hw2_personalisation(sd, read_input("input.json"), "out")   # doctest: +SKIP
     """
     known = {token.lower() for token in sd.tokenizer.added_tokens_encoder}
-    unknown = [each.token_name for each in asked.values() if each.token_name.lower() not in known]
+    needed = [each.token_name for each in asked.values()]
+    needed += [name for each in asked.values() for prompt in each.prompt for name in PLACEHOLDER.findall(prompt)]
+    unknown = [name for name in dict.fromkeys(needed) if name.lower() not in known]
     said = f"'{sd.name}' does not know {', '.join(unknown)}"
     check(not unknown, f"{said}; load what `dlcv personalise train` wrote (load_concepts, --embeddings)")
     rows = [(concept, p, i) for concept, each in asked.items() for p in range(len(each.prompt)) for i in range(count)]
@@ -100,17 +107,21 @@ def write_hw2_personalisation(
     return [Path(out, picture_name(*row)) for row in rows]
 
 
-def handed_in(folder: str | Path, asked: Mapping[str, Asked], count: int) -> dict[tuple[str, int], Sequence[Path]]:
+def handed_in_paths(folder: str | Path, asked: Mapping[str, Asked], count: int) -> dict[tuple[str, int], list[Path]]:
     """The pictures that were handed in, by concept and number of the prompt.
 
-    Raises `UserError` where one is missing.
+    Raises `UserError` where one is missing, or one that does not belong there lies beside them.
     """
     found = {}
     for concept, each in asked.items():
         for prompt in range(len(each.prompt)):
-            paths = [Path(folder, picture_name(concept, prompt, number)) for number in range(count)]
-            missing = [path for path in paths if not path.is_file()]
-            said = f"'{folder}' lacks '{picture_name(concept, prompt, 0)}' …: {len(missing)} of {count} are missing"
-            check(not missing, f"{said}; `dlcv personalise sample` writes them")
-            found[concept, prompt] = paths
+            names = [picture_name(concept, prompt, number) for number in range(count)]
+            below = Path(names[0]).parent
+            there = [f"{below.as_posix()}/{name}" for name in names_in(Path(folder, below), WRITES)]
+            missing = [name for name in names if name not in there]
+            strange = [name for name in there if name not in names]
+            expected = f"the prompt {prompt} of the concept {concept} has {count} pictures"
+            check(not missing, f"'{folder}' lacks {first_of(missing)}; {expected}; {WRITES}")
+            check(not strange, f"'{folder}' holds {first_of(strange)}, which does not belong there; {expected}")
+            found[concept, prompt] = [Path(folder, name) for name in names]
     return found

@@ -59,7 +59,10 @@ def prompt_explorer(
     low, high, _ = SCALES
     check(low <= scale <= high, f"the guidance scale is {scale:g}; choose one from {low:g} to {high:g}")
     check(1 <= count <= 8 and steps >= 1, f"{count} pictures of {steps} steps; give 1 to 8, and 1 step or more")
+    for name, given in (("still", still), ("words", words)):
+        check(not isinstance(given, str), f"{name} is a list of texts, such as {name}=[{given!r}]")
     seed = checked_seeds([seed])[0]
+    check(seed <= MOST_SEED, f"the seed is {seed}; the pictures take the next ones too, so choose at most {MOST_SEED}")
     prompts = [prompt, *(still or [prompt])]
     sd.tokens(prompts)  # what cannot be read is found out now
     words = learnt_words(sd) if words is None else list(words)
@@ -105,7 +108,8 @@ class PromptExplorer(Live):
         self._pictures, self._typed, self._last = Recent(64), False, ""
 
     def picture(self, prompt: str, seed: int, scale: float) -> Tensor:
-        """The finished pictures, uint8 (count, 3, H, W), as the live view shows them. Kept.
+        """The finished pictures, uint8 (count, 3, H, W), as the live view shows them. They are kept: for a model that
+        has changed since, such as by `load_concepts`, make a new explorer.
 
         >>> explorer.picture("a <new1>", seed=0, scale=3.0).shape   # doctest: +SKIP
         torch.Size([4, 3, 64, 64])
@@ -196,10 +200,9 @@ class PromptExplorer(Live):
                     self._send(self.sd.decode(step.x0), prompt, f"{words} · step {number} of {self.steps}")
                     shown = time.monotonic()
                 yield None
-            facts = describe(
-                {**self._facts, "guidance scale": f"{scale:g}", "seeds": f"{seed} … {seed + self.count - 1}"}
-            )
-            self._send(self._pictures[prompt, seed, scale], prompt, f"{words}. {facts}")
+            facts = describe(self._all_facts(seed, scale))
+            said = f"{self._page['caption'].rstrip('. ')}. " if self._page["caption"] else ""
+            self._send(self._pictures[prompt, seed, scale], prompt, f"{said}{words}. {facts}")
         except Exception as error:  # ipywidgets would swallow it, and the controls would seem dead
             self._image.value = self._last.replace("opacity:1", "opacity:.4")
             self._line.value = _line(f"⚠ {in_words(error)}", "alert")

@@ -9,9 +9,11 @@ from torch import Tensor
 from ..images.folders import picture_names
 from ..images.pictures import REPLACE, open_picture
 from ..models.clip import Clip
-from .course import PER_PROMPT, handed_in, read_input
+from .course import PER_PROMPT, handed_in_paths, read_input
 
 BEST = 5
+COURSES = ("ViT-B-32, openai", "hf-hub:openai/clip-vit-base-patch32", "openai/clip-vit-base-patch32")
+"""What `load_clip` calls the CLIP that the course grades with."""
 AT_ONCE = 64
 """Pictures that CLIP reads at a time."""
 TEXT_WEIGHT = 2.5
@@ -58,7 +60,7 @@ class PersonalisationGrade:
         right = sum(each.passed for each in self.prompts)
         lines.append(f"{right} of {len(self.prompts)} prompts pass, read by {self.clip}")
         ours = "the course's baselines are those of open_clip's ViT-B-32, openai; another CLIP gives other scores"
-        return "\n".join(lines if "ViT-B-32" in self.clip else [*lines, ours])
+        return "\n".join(lines if self.clip in COURSES else [*lines, ours])
 
 
 def grade_personalisation(
@@ -77,7 +79,7 @@ def grade_personalisation(
     >>> print(grade_personalisation("input.json", "textual_inversion", "out", clip))   # doctest: +SKIP
     """
     asked, grades = read_input(source), []
-    paths = handed_in(out, asked, count)
+    paths = handed_in_paths(out, asked, count)
     references = {concept: _features(clip, _below(Path(photographs, concept))) for concept in asked}
     for (concept, number), drawn in paths.items():
         each = asked[concept]

@@ -17,16 +17,16 @@ from .ways import Wanted
 def shows(judge: SceneJudge, images: Tensor, wanted: Wanted) -> dict[str, Tensor]:
     """Whether the judge reads what is wanted, bool (N,) each: "first", "second", "both".
 
-    Of two things, each in its place; of a thing in a style, the thing and the style.
+    Of two things, each in its place beside another; of a thing in a style, the thing, alone, and the style.
 
     >>> shows(load_judge(), images, beside(world, "owl", "guitar"))["both"].float().mean()   # doctest: +SKIP
     tensor(0.4100)
     """
     seen, places = judge.read(images), [judge.place(judge.things, thing) for thing in wanted.things]
     if wanted.style is None:
-        first, second = seen.left == places[0], seen.right == places[1]
+        first, second = (seen.left == places[0]) & seen.pair, (seen.right == places[1]) & seen.pair
     else:
-        first, second = seen.alone == places[0], seen.style == judge.place(judge.styles, wanted.style)
+        first, second = (seen.alone == places[0]) & ~seen.pair, seen.style == judge.place(judge.styles, wanted.style)
     return {"first": first, "second": second, "both": first & second}
 
 
@@ -35,7 +35,9 @@ def measure(judge: SceneJudge, clip: Clip, images: Tensor, truth: Tensor, wanted
 
     - first, second, both: shares that the judge reads; both_interval: Wilson's, of 95 %.
     - image, text: 100 · mean cosine in CLIP, with the mean of the true pictures and with the plain words; …_interval.
-    - distance, distance_clip: KID to the true pictures, in the judge's features and in CLIP's.
+      The plain words say a parrot where the truth is an owl, so true pictures do not have the highest text score.
+    - distance, distance_clip: KID to the true pictures, in the judge's features and in CLIP's (times √D, so that their
+      numbers have a mean square of 1: the kernel is made for such).
     - scores: 100 · cosine of each picture with the true ones, by which the best and the worst are chosen.
     """
     check(len(images) > 1 and len(truth) > 1, "a measurement needs two or more pictures, drawn and true")
@@ -50,7 +52,7 @@ def measure(judge: SceneJudge, clip: Clip, images: Tensor, truth: Tensor, wanted
     for name, values in (("image", image), ("text", text)):
         row[name], row[f"{name}_interval"] = values.mean().item(), mean_interval(values)
     row["distance"] = kernel_distance(*(judge.read(each).features for each in (images, truth)))
-    row["distance_clip"] = kernel_distance(drawn, real)
+    row["distance_clip"] = kernel_distance(*(each * each.shape[1] ** 0.5 for each in (drawn, real)))
     return {**row, "scores": image.tolist()}
 
 
@@ -58,15 +60,18 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows with "way" and "wanted" as a table: shares in per cent with their intervals.
 
     >>> row = {"wanted": "owl, guitar", "way": "composed", "first": 0.9, "second": 0.8, "both": 0.75}
-    >>> row |= {"both_interval": (0.65, 0.83), "image": 80.0, "text": 30.0, "distance": 0.5, "distance_clip": 0.1}
-    >>> print(markdown([row]).splitlines()[-1])
-    | owl, guitar | composed | 90 % | 80 % | 75 % (65–83) | 80.0 | 30.0 | 0.50 | 0.100 |
+    >>> row |= {"both_interval": (0.65, 0.83), "image": 80.0, "image_interval": (78.2, 81.1), "text": 30.0}
+    >>> print(markdown([{**row, "distance": 0.5, "distance_clip": 0.1}]).splitlines()[-1])
+    | owl, guitar | composed | 90 % | 80 % | 75 % (65–83) | 80.0 (78.2–81.1) | 30.0 | 0.50 | 0.10 |
     """
-    names = "wanted", "way", "first", "second", "both (95 %)", "image", "text", "distance, judge", "distance, CLIP"
+    names = ("asked for", "way", "first", "second", "both (95 %)", "image (95 %)", "text")
+    names += ("distance, judge", "distance, CLIP")
     lines = [f"| {' | '.join(names)} |", f"| --- | --- |{' ---: |' * (len(names) - 2)}"]
     for row in rows:
         low, high = row["both_interval"]
-        shares = f"{row['first']:.0%} | {row['second']:.0%} | {row['both']:.0%} ({100 * low:.0f}–{100 * high:.0f})"
-        means = f"{row['image']:.1f} | {row['text']:.1f} | {row['distance']:.2f} | {row['distance_clip']:.3f}"
-        lines.append(f"| {row['wanted']} | {row['way']} | {shares.replace('%', ' %')} | {means} |")
+        cells = [row["wanted"], row["way"], *(f"{100 * row[part]:.0f} %" for part in ("first", "second"))]
+        cells.append(f"{100 * row['both']:.0f} % ({100 * low:.0f}–{100 * high:.0f})")
+        cells.append("{:.1f} ({:.1f}–{:.1f})".format(row["image"], *row["image_interval"]))
+        cells += [f"{row['text']:.1f}", *(f"{row[part]:.2f}" for part in ("distance", "distance_clip"))]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

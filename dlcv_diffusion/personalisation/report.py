@@ -1,62 +1,68 @@
 """The report's figures and table for Problem 3's second half: two concepts in one picture, by five ways."""
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-
-import torch.nn.functional as F
+from typing import Any
 
 from ..emoji.concepts import true_pictures
 from ..emoji.world import World, load_world
+from ..errors import check
 from ..figures import ReportFigure, save_figure
 from ..files import staging_folder
-from ..guidance import guidance_weight, guided
-from ..models.clip import load_clip
-from ..models.text_to_image import TextToImage, cross_attention_maps
-from ..noise import seeded_noise
-from ..samplers import ddim, last
+from ..models.text_to_image import TextToImage, cross_attention_maps, draw
 from .concepts import load_concepts
 from .figures import attention_figure, best_and_worst
 from .shipped import measured_concepts, shipped_concept
-from .ways import WAYS, Learnt, Wanted, beside, draw_by, in_style
+from .ways import WAYS, StudyFiles, Wanted, beside, draw_by, in_style
 
+STUDIES = ("owl guitar", "owl woodcut")
+"""What ships of two concepts together: two held-out things, and one in the held-out style."""
 SHOWN = 4
 """Of the best, and of the worst."""
 SCALE, STEPS = 3.0, 25
 
 
-def shipped_study(name: str, world: World | None = None) -> tuple[Wanted, Learnt]:
-    """What ships of two concepts together, "owl guitar" or "owl woodcut": what is wanted, and what was learnt.
+def shipped_study(name: str, world: World | None = None) -> tuple[Wanted, StudyFiles]:
+    """What ships of two concepts together: what is wanted, and what was learnt. "owl guitar" or "owl woodcut".
+
+    Raises `UserError` for another name.
 
     >>> shipped_study("owl guitar")[0].prompt   # doctest: +SKIP
     'a <new1> next to a <new2>'
     """
+    check(name in STUDIES, f"no study '{name}' ships; there are {', '.join(STUDIES)}")
     world, (first, second) = world or load_world(), name.split()
     wanted = in_style(world, first, second) if second == world.held_out_style else beside(world, first, second)
     joint, merged = shipped_concept(name), shipped_concept(f"{name} merged")
-    return wanted, Learnt((shipped_concept(first), shipped_concept(second)), joint, merged)
+    return wanted, StudyFiles((shipped_concept(first), shipped_concept(second)), joint, merged)
 
 
 def ways_figure(
-    name: str, load: Callable[[], TextToImage], *, count: int = 16, seed: int = 0, progress: bool = False
+    name: str, load: Callable[[], TextToImage], *, shown: int = SHOWN, progress: bool = False
 ) -> ReportFigure:
-    """The best and the worst of `count` pictures by each of the five ways, by CLIP's cosine with the true pictures.
+    """The best and the worst of the pictures that were measured, by each of the five ways: their seeds, drawn again.
 
-    - name: of a shipped study; load: gives a fresh model.
+    - name: of a shipped study; load: gives a fresh model. shown: of the best, and of the worst.
 
     >>> fig = ways_figure("owl guitar", load_text_to_image)   # doctest: +SKIP
     """
-    world, clip = load_world(), load_clip("emoji", device="cpu")
-    wanted, learnt = shipped_study(name, world)
-    truth, _ = true_pictures(world, list(wanted.things), max(count, 2 * SHOWN), style=wanted.style)
-    target, drawn = F.normalize(clip.encode_images(truth).mean(0), dim=0), {}
+    world, drawn = load_world(), {}
+    wanted, files = shipped_study(name, world)
+    rows = {row["way"]: row for row in measured_concepts() if row["wanted"] == wanted.name}
+    truth, _ = true_pictures(world, list(wanted.things), 2 * shown, style=wanted.style)
     for way in WAYS:
-        seeds = range(seed, seed + count)
-        images = draw_by(way, load, learnt, wanted, seeds, scale=SCALE, steps=STEPS, progress=progress)
-        drawn[way] = images, (clip.encode_images(images) @ target).tolist()
-    said = f"“{wanted.prompt}”. The best and the worst {SHOWN} of {count}, by CLIP's cosine with the true pictures"
-    facts = {"model": load().name, "guidance scale": SCALE, "steps": STEPS, "seeds": f"{seed} … {seed + count - 1}"}
-    return best_and_worst(drawn, truth=truth, count=SHOWN, caption=said, facts=facts)
+        row = rows[way]
+        order = sorted(range(row["count"]), key=lambda place, row=row: -row["scores"][place])
+        places = order[:shown] + order[-shown:]
+        how = {"scale": row["scale"], "steps": row["steps"], "progress": progress}
+        images = draw_by(way, load, files, wanted, [row["seed"] + place for place in places], **how)
+        drawn[way] = images, [row["scores"][place] for place in places]
+    said = f"“{wanted.prompt}”: of {row['count']} pictures the best and the worst {shown}"
+    said += ", by CLIP's cosine with the true ones"
+    facts = {"model": load().name, "sampler": "DPM-Solver++", "steps": row["steps"], "guidance scale": row["scale"]}
+    facts["seeds"] = f"{row['seed']} … {row['seed'] + row['count'] - 1}"
+    return best_and_worst(drawn, truth=truth, count=shown, caption=said, facts=facts)
 
 
 def leak_figure(
@@ -66,15 +72,20 @@ def leak_figure(
 
     - sd: a model that knows the words; words: of the prompt, as its tokenizer splits it.
 
+    Raises `UserError` for a word that is not one of the prompt's tokens.
+
     >>> fig = leak_figure(sd, "a <new1> next to a <new2>", ["<new1>", "<new2>"])   # doctest: +SKIP
     """
-    count, read = len(seeds), ["", *(piece.removesuffix("</w>") for piece in sd.tokenizer.tokenize(prompt))]
-    noise, c = seeded_noise((count, *sd.shape), seeds, sd.device), sd.encode_prompts([prompt]).expand(count, -1, -1)
-    with cross_attention_maps(sd.unet) as maps:
-        z = last(ddim(guided(sd, c, guidance_weight(SCALE)), noise, steps=STEPS)).x
-    facts = {"model": sd.name, "guidance scale": SCALE, "steps": STEPS, "seeds": list(seeds)}
+    pieces = sd.tokenizer.convert_ids_to_tokens(sd.tokens([prompt])[0].tolist())
+    read = [piece.removesuffix("</w>") for piece in pieces]
+    unread = [word for word in words if word not in read]
+    check(not unread, f"'{', '.join(unread)}' is no token of the prompt, which is read as {' · '.join(read[1:])[:80]}")
+    with cross_attention_maps(sd.unet, sd.shape[1] / sd.shape[2]) as maps:
+        images = draw(sd, [prompt] * len(seeds), seeds, scale=SCALE, steps=STEPS)
+    facts = {"model": sd.name, "sampler": "DPM-Solver++", "steps": STEPS, "guidance scale": SCALE}
+    facts["seeds"] = ", ".join(map(str, seeds))
     places, caption = {word: read.index(word) for word in words}, f"“{prompt}”: where each word is looked at"
-    return attention_figure(sd.decode(z), maps.mean()[:count], places, title=title, caption=caption, facts=facts)
+    return attention_figure(images, maps.mean()[: len(seeds)], places, title=title, caption=caption, facts=facts)
 
 
 def write_personalisation_figures(
@@ -85,7 +96,8 @@ def write_personalisation_figures(
     `personalisation_beside.png`, `personalisation_style.png`: see `ways_figure`; `personalisation_leak_apart.png`,
     `…_joint.png`: see `leak_figure`; `personalisation_measured.csv`: what was measured of 100 pictures each.
 
-    - load: gives a fresh model of the emoji world, on which what ships was learnt.
+    - load: gives a fresh model of the emoji world, on which what ships was learnt. seed: of the first picture whose
+      attention is shown; the other pictures are those that were measured.
 
     The files appear when all are made. Raises `UserError` where `out` cannot be written.
 
@@ -93,22 +105,27 @@ def write_personalisation_figures(
     """
     names = ["beside.png", "style.png", "leak_apart.png", "leak_joint.png", "measured.csv"]
     names = [f"personalisation_{name}" for name in names]
+    measured, (wanted, learnt) = measured_concepts(), [shipped_study(name) for name in STUDIES][0]
     with staging_folder(out) as staging:
-        for name, study in zip(names, ("owl guitar", "owl woodcut"), strict=False):
-            save_figure(ways_figure(study, load, seed=seed, progress=progress), staging / name)
-        wanted, learnt = shipped_study("owl guitar")
+        for name, study in zip(names, STUDIES, strict=False):
+            save_figure(ways_figure(study, load, progress=progress), staging / name)
         titles = {"learnt apart": learnt.apart, "learnt together, with keys and values": (learnt.joint,)}
         for name, (title, files) in zip(names[2:], titles.items(), strict=False):
             sd = load()
             tokens = load_concepts(sd, *files)
             save_figure(leak_figure(sd, wanted.prompt, tokens, range(seed, seed + 3), title=title), staging / name)
-        _write_table(staging / names[4])
+        _write_table(measured, staging / names[4])
     return [Path(out) / name for name in names]
 
 
-def _write_table(path: Path) -> None:
-    rows = [{name: value for name, value in row.items() if name != "scores"} for row in measured_concepts()]
+def _write_table(measured: Sequence[Mapping[str, Any]], path: Path) -> None:
+    rows = []
+    for measurement in measured:
+        row = {name: value for name, value in measurement.items() if name != "scores"}
+        for name in [name for name in row if name.endswith("_interval")]:
+            row[name.replace("interval", "low")], row[name.replace("interval", "high")] = row.pop(name)
+        rows.append(row)
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
+        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
         writer.writeheader()
         writer.writerows(rows)

@@ -22,7 +22,12 @@ class MeasuredConcepts(TypedDict):
 
     wanted: str
     way: str
+    model: str
     count: int
+    seed: int
+    scale: float
+    steps: int
+    scores: list[float]
     first: Share
     second: Share
     both: Share
@@ -37,7 +42,7 @@ def shipped_concept(name: str) -> Path:
     """The file of a concept that was learnt in advance on the emoji world's model, for `load_concepts`.
 
     - name: "owl" (<new1>), "guitar" or "woodcut" (<new2>), by textual inversion; "owl guitar" or "owl woodcut", both
-      together by Custom Diffusion.
+      together by Custom Diffusion, and with " merged" behind it learnt apart and merged.
 
     Raises `UserError` for another name.
 

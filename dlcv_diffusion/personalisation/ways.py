@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..composition import composed, halves
 from ..emoji.captions import phrase
+from ..emoji.concepts import initialiser_of
 from ..emoji.styles import STYLES
 from ..emoji.world import World
 from ..errors import check
@@ -27,7 +28,7 @@ WAYS = {
     "textual inversion": "two vectors, learnt apart (arXiv 2208.01618): what the homework's report does",
     "Custom Diffusion, joint": "both vectors, keys and values, learnt together (arXiv 2212.04488)",
     "Custom Diffusion, merged": "learnt apart, and joined in closed form (arXiv 2212.04488, eq. 5)",
-    "composed": "as joint, but each word in a sentence of its own (arXiv 2206.01714; two halves: 2302.08113)",
+    "composed": "as joint, but a sentence for each word (arXiv 2206.01714), told which half is whose (2302.08113)",
 }
 """The five ways, and what they are."""
 
@@ -59,7 +60,7 @@ def beside(world: World, left: str, right: str, tokens: tuple[str, str] = ("<new
     >>> beside(load_world(), "owl", "guitar").prompt
     'a <new1> next to a <new2>'
     """
-    near = [phrase(world, world.held_out_things[thing][0]) for thing in (left, right)]
+    near = [phrase(world, initialiser_of(world, thing)) for thing in (left, right)]
     a, b = (f"a {token}" for token in tokens)
     apart = f"{a} next to a {NEIGHBOUR}", f"a {NEIGHBOUR} next to {b}"
     return Wanted(f"{left}, {right}", f"{a} next to {b}", f"{near[0]} next to {near[1]}", apart, (left, right))
@@ -74,7 +75,7 @@ def in_style(
     >>> in_style(load_world(), "owl", "woodcut").plain
     'a parrot in the style of a line drawing'
     """
-    noun, known = phrase(world, world.held_out_things[thing][0]), STYLES[near].phrase
+    noun, known = phrase(world, initialiser_of(world, thing)), STYLES[near].phrase
     a, b = tokens
     apart = f"a {a}", f"in the style of {b}"
     said = f"a {a} in the style of {b}", f"{noun} in the style of {known}", apart
@@ -82,7 +83,7 @@ def in_style(
 
 
 @dataclass(frozen=True)
-class Learnt:
+class StudyFiles:
     """Files of what was learnt of two concepts: `apart`, a vector each; `joint` and `merged`, of Custom Diffusion."""
 
     apart: tuple[str | Path, str | Path]
@@ -102,7 +103,7 @@ class Learnt:
 def draw_by(
     way: str,
     load: Callable[[], TextToImage],
-    learnt: Learnt,
+    learnt: StudyFiles,
     wanted: Wanted,
     seeds: Sequence[int],
     *,
@@ -131,10 +132,9 @@ def apart(sd: TextToImage, wanted: Wanted, scale: float) -> Callable[[slice], De
     """Each learnt word in a sentence of its own: of two things each tells its half, thing and style both tell all."""
     embeddings = sd.encode_prompts(list(wanted.apart))
     masks = halves(*sd.shape[1:]) if wanted.masks else None
-    scales = scale if wanted.masks else (scale, scale)
 
     def told(part: slice) -> Denoise:
         count = part.stop - part.start
-        return composed(sd, [each.expand(count, -1, -1) for each in embeddings], scales, masks=masks)
+        return composed(sd, [each.expand(count, -1, -1) for each in embeddings], scale, masks=masks)
 
     return told

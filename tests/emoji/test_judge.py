@@ -43,10 +43,11 @@ def test_two_things_have_to_be_in_their_places(world, small):
     _, (scene,) = true_pictures(world, ["owl", "guitar"], 1)
     image = torch.full((1, 3, 64, 64), 255, dtype=torch.uint8)
     with torch.no_grad():
-        for layer in (small.thing, small.style):
+        for layer in (small.thing, small.style, small.pair):
             layer.weight.zero_()
             layer.bias.zero_()
         small.style.bias[1] = 1.0
+        small.pair.bias[0] = 1.0  # one thing
         small.thing.bias[1] = 1.0  # owls everywhere
     assert small.right(image, [scene])["things"].tolist() == [False]
     _, (alone,) = true_pictures(world, ["owl"], 1)
@@ -59,6 +60,23 @@ def test_two_things_have_to_be_in_their_places(world, small):
         small.right(image, true_pictures(world, ["tiger"], 1)[1])
     with pytest.raises(UserError, match="1 pictures and 2 scenes"):
         small.right(image, [alone, alone])
+
+
+def test_a_pair_is_neither_of_its_things_alone(world):
+    judge = load_judge()
+    images, pairs = true_pictures(world, ["owl", "guitar"], 20)
+    assert judge.right(images, pairs)["all"].float().mean() > 0.9
+    for thing in ("owl", "guitar"):
+        alone = true_pictures(world, [thing], 20)
+        assert judge.right(images, alone[1])["things"].sum() == 0
+        assert judge.right(alone[0], pairs)["things"].sum() == 0
+
+
+def test_reading_leaves_the_judge_as_it_was():
+    judge = build_judge(JudgeConfig(["fox"], ["neon"], layers=(1, 1, 1, 1), width=4))
+    before = {name: value.clone() for name, value in judge.state_dict().items()}
+    judge.read(torch.zeros(4, 3, 64, 64, dtype=torch.uint8))
+    assert judge.training and all(torch.equal(value, before[name]) for name, value in judge.state_dict().items())
 
 
 def test_the_judge_that_ships_reads_true_scenes(world):

@@ -53,5 +53,10 @@ def test_too_few():
         kernel_distance(torch.zeros(2, 3), torch.zeros(2, 4))
     with pytest.raises(UserError, match="5 of 4 is no share"):
         share_interval(5, 4)
+    nan = torch.tensor([[0.0, float("nan")], [1.0, 2.0]])
+    with pytest.raises(UserError, match="a kernel distance has no value"):
+        kernel_distance(nan, nan)
+    with pytest.raises(UserError, match="not finite"):
+        mean_interval([1.0, float("nan")])
     with pytest.raises(UserError, match="needs two or more values"):
         mean_interval([1.0])

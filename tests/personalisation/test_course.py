@@ -5,10 +5,12 @@ import json
 import pytest
 import torch
 from PIL import Image
+from single_files import single_file
 from small_concepts import write_concept
 from small_pipelines import write_sd1
 
 from dlcv_diffusion import UserError
+from dlcv_diffusion.models.text_to_image import load_text_to_image
 from dlcv_diffusion.personalisation.concepts import write_embedding
 from dlcv_diffusion.personalisation.course import picture_name, read_input
 from dlcv_diffusion.personalisation.grading import grade_personalisation
@@ -74,6 +76,21 @@ def test_on_a_folder_in_the_layout_of_stable_diffusion_1(sample, tmp_path):
     assert Image.open(tmp_path / "out" / picture_name("1", 0, 1)).size == (64, 64)
 
 
+def test_on_a_single_file_in_the_original_layout(sample, dlcv, tmp_path):
+    """Trained, sampled and graded on a `.ckpt`, whose configs and tokenizer a folder of the same sizes gives."""
+    sd = load_text_to_image(write_sd1(tmp_path / "sd1"), "cpu")
+    torch.save({"state_dict": single_file(sd.unet, sd.autoencoder, sd.text_encoder)}, tmp_path / "sd.ckpt")
+    words = "--images 0 --token <new1> --initialiser fox --out run --steps 1 --batch-size 1 --precision no --device cpu"
+    code, _, wrong = dlcv(f"personalise train {words} --model sd.ckpt --config sd1")
+    assert code == 0, wrong
+    (tmp_path / "new1.safetensors").unlink()
+    (tmp_path / "run" / "model.safetensors").rename(tmp_path / "new1.safetensors")
+    code, said, wrong = sample("sd.ckpt", more="--count 2 --config sd1")
+    assert code == 0 and said.startswith("6 pictures"), wrong
+    code, said, _ = dlcv("grade personalisation input.json . out --count 2")
+    assert code == 1 and "2 of 3 prompts pass" in said
+
+
 def test_the_scores_are_the_formula(tmp_path, input_json):
     """Pictures of the concept itself among noise: the best five, and their means, computed without the library."""
     generator, clip = torch.Generator().manual_seed(0), load_clip("emoji")
@@ -102,10 +119,20 @@ def test_a_token_that_was_not_loaded(sample):
     assert code == 2 and "does not know <new2>; load what `dlcv personalise train` wrote" in wrong
 
 
+def test_a_word_that_only_a_prompt_has(sample, input_json):
+    """The course's prompts with both words are there for one concept, whose own token is loaded."""
+    asked = {"0": {**ASKED["0"], "prompt": ["a <new1> next to a <new2>", "a <new1>"]}}
+    input_json.write_text(json.dumps(asked))
+    code, _, wrong = sample(learnt=("new1",))
+    assert code == 2 and "does not know <new2>" in wrong
+
+
 def test_a_picture_that_is_missing(sample, dlcv, tmp_path):
     assert sample(more="--count 3")[0] == 0
     code, _, wrong = dlcv("grade personalisation input.json . out")
-    assert code == 2 and "22 of 25 are missing" in wrong
+    assert code == 2 and "lacks '0/0/source0_prompt0_3.png' and 21 more" in wrong
+    code, _, wrong = dlcv("grade personalisation input.json . out --count 2")
+    assert code == 2 and "holds '0/0/source0_prompt0_2.png', which does not belong there" in wrong
     (tmp_path / "0" / "0.png").write_bytes(b"no picture")
     code, _, wrong = dlcv("grade personalisation input.json . out --count 3")
     assert code == 2 and "0.png' is not a picture" in wrong
@@ -134,6 +161,7 @@ def test_no_json(tmp_path):
         read_input(tmp_path / "input.json")
     with pytest.raises(UserError, match="is not there"):
         read_input(tmp_path / "other.json")
-    (tmp_path / "input.json").write_text(json.dumps({"../0": ASKED["0"]}))
-    with pytest.raises(UserError, match="input.json"):
-        read_input(tmp_path / "input.json")
+    for name in ("../0", "..", ".", "0/1", ""):
+        (tmp_path / "input.json").write_text(json.dumps({name: ASKED["0"]}))
+        with pytest.raises(UserError, match="input.json"):
+            read_input(tmp_path / "input.json")

@@ -70,7 +70,8 @@ class Seen:
 def cross_attention_maps(unet: nn.Module, aspect: float = 1.0) -> Iterator[AttentionMaps]:
     """Inside, every call of the U-Net is looked at: where each token of the prompt is attended to.
 
-    - unet: diffusers' `UNet2DConditionModel`; what it computes is the same, to the bit, and afterwards it is as before.
+    - unet: diffusers' `UNet2DConditionModel`, called without masks and `cross_attention_kwargs`. What it computes is
+      the same, to the bit, and afterwards it is as before.
     - aspect: height of its latents through their width.
 
     Of a guided call the first half of the batch is told by the prompts, the second by the empty one.

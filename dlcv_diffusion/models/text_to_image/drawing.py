@@ -41,10 +41,10 @@ def draw(
     seeds = checked_seeds(range(len(prompts)) if seeds is None else seeds, len(prompts), "prompts")
     if told is None:
         different = list(dict.fromkeys(prompts))
-        embeddings = sd.encode_prompts(different)[[different.index(prompt) for prompt in prompts]]
+        embeddings, rows = sd.encode_prompts(different), [different.index(prompt) for prompt in prompts]
 
         def told(part: slice) -> Denoise:
-            return guided(sd, embeddings[part], guidance_weight(scale))
+            return guided(sd, embeddings[rows[part]], guidance_weight(scale))
 
     def run(part: slice):
         noise = seeded_noise((part.stop - part.start, *sd.shape), seeds[part], sd.device)
