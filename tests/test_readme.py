@@ -1,16 +1,19 @@
 """The README's code blocks run as they stand, and are right for any prediction where the truth is known."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
 import pytest
 import torch
+from small_concepts import write_concept
 from torch import nn
 
 from dlcv_diffusion import NoiseSchedule
 from dlcv_diffusion.models import registry
 from dlcv_diffusion.models.registry import save_model
+from dlcv_diffusion.personalisation import textual_inversion
 
 README = Path(__file__).parents[1] / "README.md"
 BLOCKS = re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
@@ -56,10 +59,18 @@ def assert_right(images: torch.Tensor, rel: float = 0.15) -> None:
     assert images.std().item() == pytest.approx(STD, rel=rel)
 
 
-def test_there_are_four_blocks():
-    assert [name in block for name, block in zip(["digits", "faces", "mine", "clip"], BLOCKS, strict=True)] == [
-        True
-    ] * 4
+def test_there_are_five_blocks():
+    names = ["digits", "faces", "mine", "clip", "personalisation"]
+    assert len(BLOCKS) == len(names) and all(name in block for name, block in zip(names, BLOCKS, strict=True))
+
+
+def test_personalisation_as_it_stands_but_shorter(monkeypatch, capsys):
+    write_concept(Path("my_dog"))
+    short = replace(textual_inversion.PRESETS["small"], steps=3)
+    monkeypatch.setattr(textual_inversion, "PRESETS", {"small": short})
+    images = run(BLOCKS[4])["images"]
+    assert images.shape == (4, 3, 64, 64) and images.float().std() > 20
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["1", "2", "3"]
 
 
 def test_zero_shot_as_it_stands():
