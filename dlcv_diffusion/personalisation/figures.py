@@ -1,4 +1,4 @@
-"""Figures of Problem 3's second half: where words are looked at, and what each way drew best and worst."""
+"""Figures of Problem 3's second half: where words count, and what each way drew best and worst."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,7 +25,7 @@ def attention_figure(
     caption: str = "",
     facts: dict[str, Any] | None = None,
 ) -> ReportFigure:
-    """Each picture, and behind it where each word is looked at: the brighter, the more.
+    """Each picture, and behind it where each word counts: the brighter, the more attention.
 
     - images: uint8 (B, 3, H, W); maps: (B, L, h, w), as `AttentionMaps.mean` gives them.
     - words: the columns, and the place among the L tokens of each. One scale for all columns of a row.

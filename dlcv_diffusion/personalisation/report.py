@@ -68,7 +68,7 @@ def ways_figure(
 def leak_figure(
     sd: TextToImage, prompt: str, words: Sequence[str], seeds: Sequence[int] = (0, 1, 2), *, title: str = ""
 ) -> ReportFigure:
-    """Pictures of a prompt, and where some of its words are looked at while they are drawn, over all steps.
+    """Pictures of a prompt, and where some of its words count while they are drawn, over all steps.
 
     - sd: a model that knows the words; words: of the prompt, as its tokenizer splits it.
 
@@ -84,7 +84,7 @@ def leak_figure(
         images = draw(sd, [prompt] * len(seeds), seeds, scale=SCALE, steps=STEPS)
     facts = {"model": sd.name, "sampler": "DPM-Solver++", "steps": STEPS, "guidance scale": SCALE}
     facts["seeds"] = ", ".join(map(str, seeds))
-    places, caption = {word: read.index(word) for word in words}, f"“{prompt}”: where each word is looked at"
+    places, caption = {word: read.index(word) for word in words}, f"“{prompt}”: where each word counts"
     return attention_figure(images, maps.mean()[: len(seeds)], places, title=title, caption=caption, facts=facts)
 
 

@@ -25,7 +25,7 @@ NEIGHBOUR = "pizza"
 
 WAYS = {
     "plain words": "the nearest words that the model knows",
-    "textual inversion": "two vectors, learnt apart (arXiv 2208.01618): what the homework's report does",
+    "textual inversion": "two vectors, learnt apart (arXiv 2208.01618): what the homework asks about",
     "Custom Diffusion, joint": "both vectors, keys and values, learnt together (arXiv 2212.04488)",
     "Custom Diffusion, merged": "learnt apart, and joined in closed form (arXiv 2212.04488, eq. 5)",
     "composed": "as joint, but a sentence for each word (arXiv 2206.01714), told which half is whose (2302.08113)",
