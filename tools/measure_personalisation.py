@@ -157,7 +157,7 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--things", nargs="*", default=["owl", "guitar"], help="held-out things, the first two of them together")
     add("--style", default="woodcut")
     add("--count", type=int, default=100, help="pictures a row")
-    add("--prior", type=int, default=0, help="pictures of its kind for Custom Diffusion")
+    add("--prior", type=int, default=24, help="pictures of its kind for Custom Diffusion")
     add("--steps", type=int, default=None, help="of each learning, instead of the preset's")
     add("--sampling-steps", type=int, default=25)
     add("--scale", type=float, default=3.0)

@@ -24,7 +24,8 @@ from .learning import Concept, PersonalisationConfig, learn
 from .network import PersonalisedNetwork, cross_attention
 
 PRESETS: Mapping[str, PersonalisationConfig] = {
-    "small": PersonalisationConfig(steps=200, batch_size=16, lr=2e-4, lr_ratio=100.0, warmup=10),
+    # for a pipeline of the emoji world's size: two concepts with their prior pictures in about two minutes
+    "small": PersonalisationConfig(steps=400, batch_size=16, lr=1e-3, lr_ratio=20.0, warmup=10),
     # the paper's: 500 steps for two concepts, 250 for one, batches of 8, 8e-5
     "large": PersonalisationConfig(
         steps=500, batch_size=8, accumulate=8, lr=8e-5, warmup=0, decay=0.0, checkpointing=True, flip=True
