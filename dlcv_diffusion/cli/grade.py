@@ -25,7 +25,7 @@ def digits(
     mnistm_classifier: Annotated[Path | None, Option(help="the course's LeNet file, instead of our judge")] = None,
     count: Annotated[int, Option(help="images of each class; the course asks for 50", min=1, max=999)] = 50,
 ) -> None:
-    """Accuracy of a digit classifier on each half, and their mean."""
+    """Accuracy of a digit classifier on both halves."""
     from ..digits.grading import grade_digits
 
     print(grade_digits(folder, mnistm_classifier=mnistm_classifier, per_digit=count))
@@ -64,9 +64,9 @@ def personalisation(
     count: Annotated[int, Option(help="pictures a prompt; the course asks for 25", min=1, max=999)] = 25,
     device: options.Device = None,
 ) -> None:
-    """CLIP scores of the best 5 of 25 pictures a prompt, against the baselines.
+    """CLIP scores of the best 5 of 25 pictures a prompt.
 
-    Where a prompt fails, the exit code is 1.
+    Both have to reach the baseline of the prompt; where one fails, the exit code is 1.
     """
     from ..models.clip import load_clip
     from ..personalisation.course import handed_in_paths, read_input
