@@ -1,11 +1,16 @@
 """The tool behind `make run` and `make notebooks`, on small notebooks."""
 
+import io
 import json
 import os
 
 import nbformat
+import numpy as np
 import pytest
-from run_notebooks import LIVE, environment, main, solutions
+from PIL import Image
+from run_notebooks import LIVE, environment, main, slim, solutions
+
+from dlcv_diffusion.figures import png_bytes
 
 
 @pytest.fixture
@@ -104,3 +109,20 @@ not_a_solution
 """
     notebook = {"cells": [{"cell_type": "markdown", "source": text}, {"cell_type": "code", "source": "<details>"}]}
     assert solutions(notebook) == ["x = 1 + 1\nif x:\n    print(x)", "y = 3"]
+
+
+@pytest.mark.parametrize(("picture", "fewer"), [("drawing", True), ("noise", False)])
+def test_pictures_are_slimmed_only_where_nobody_sees_it(picture, fewer):
+    """A drawing of few colours with soft edges, and a picture in which each pixel has its own colour."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (120, 160, 3), np.uint8)
+    if picture == "drawing":
+        ramp = np.linspace(0, 1, 160)[None, :, None] ** 8
+        pixels = (np.array([250, 80, 40]) * ramp + 255 * (1 - ramp)).astype(np.uint8).repeat(120, 0)
+        pixels[30:60, 20:80] = rng.integers(0, 256, (1, 1, 3))
+    png = png_bytes(pixels, {"Description": "seed = 3"})
+    found = slim(png)
+    opened = Image.open(io.BytesIO(found))
+    assert opened.text == {"Description": "seed = 3"} and (found != png) == fewer
+    squares = np.square(np.asarray(opened.convert("RGB"), float) - pixels).mean()
+    assert squares <= 255**2 / 10**4 and (not fewer or len(found) < len(png))

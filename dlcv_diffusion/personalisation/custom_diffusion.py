@@ -4,9 +4,9 @@
 
 Cross-attention layers, 5 % of the weights, change most when the whole model is trained (section 3.1), and text comes
 into them through W^k and W^v alone. So only these train, together with the vectors of all concepts at once (section
-3.2); pictures of each concept's kind at large keep the kind as it was. Otherwise than in the paper, a new word stands alone
-and begins at its kind's vector (there "V* dog", and V* begins at a rare word's), and pictures are not shown at sizes
-0.4 to 1.4 with sentences that say so.
+3.2); pictures of each concept's kind at large keep the kind as it was. Otherwise than in the paper, a new word stands
+alone and begins at its kind's vector (there "V* dog", and V* begins at a rare word's), and pictures are not shown at
+sizes 0.4 to 1.4 with sentences that say so.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
