@@ -187,6 +187,7 @@ def test_what_a_run_leaves_draws_in_diffusers_and_here(dlcv, tmp_path, small, pa
     assert (sd.decode(found).float() - (wanted * 255).round()).abs().max() <= 1
     assert sd.name == "text-to-image-tiny" and sd.facts["train"]["steps"] == 2 and "fox" in sd.facts["things"]
     assert json.loads((tmp_path / "run/model/model_index.json").read_text())["safety_checker"] == [None, None]
+    assert str(tmp_path) not in (tmp_path / "run/model/vae/config.json").read_text()
     monkeypatch.setattr("dlcv_diffusion.emoji.text_to_image_training.SHIPPED", {"emoji": tmp_path / "gone"})
     code, _, err = dlcv("train text-to-image --preset tiny --out other --device cpu")
     assert code == 2 and "are not in this version; train it by `dlcv train" in err

@@ -91,8 +91,9 @@ def write_half(network: Any, folder: str | Path) -> None:
             half.save_pretrained(folder)
     path = Path(folder, "config.json")
     config = json.loads(path.read_text(encoding="utf-8"))
-    if "dtype" in config:  # transformers' default is what stands there, and diffusers' float32
-        path.write_text(json.dumps({**config, "dtype": "float32"}, indent=2) + "\n", encoding="utf-8")
+    config.pop("_name_or_path", None)  # where it was read from is nobody's business
+    config |= {"dtype": "float32"} if "dtype" in config else {}  # transformers' default, whatever is saved
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def scheduler_config(schedule: NoiseSchedule, prediction: str) -> dict[str, Any]:
