@@ -144,20 +144,20 @@ def chromium() -> Iterator[Any]:
 # Every picture that the live view shows is noted with its time, and every change of the line below it. A picture
 # counts from the frame that follows its decoding. The keyboard's events are noted too: a move begins at the keydown.
 WATCH = """view => {
-  const events = [], image = view.querySelector('img'), note = (kind, what) => {
+  const events = [], image = view.querySelector('figure:last-of-type img'), note = (kind, what) => {
     events.push({at: performance.now(), kind, what});
   };
-  const line = view.querySelector('.widget-html:last-child .widget-html-content');
+  const line = view.querySelector('.dlcv-line');
   image.addEventListener('load', () => {
-    const {src, naturalWidth, naturalHeight} = image;
+    const {src, naturalWidth, naturalHeight} = image, {state} = view.dataset;
     requestAnimationFrame(() => {
       const {width, height} = image.getBoundingClientRect();
-      note('picture', {src, size: [naturalWidth, naturalHeight, width, height]});
+      note('picture', {src, state, size: [naturalWidth, naturalHeight, width, height]});
     });
   });
   new MutationObserver(() => note('line', line.textContent)).observe(line, {childList: true, subtree: true});
   document.addEventListener('keydown', () => note('key', ''), true);
-  [window.sliderEvents, window.sliderLine, window.sliderImage] = [events, () => line.textContent, () => image];
+  Object.assign(window, {sliderEvents: events, sliderView: view});
 }"""
 
 
@@ -178,7 +178,8 @@ RAN = f"""() => {PROMPTS}.every(prompt => /\\d/.test(prompt))
 FINISHED = """() => {
   const events = window.sliderEvents, since = events.slice(events.findLastIndex(event => event.kind === 'key') + 1);
   const picture = since.findLast(event => event.kind === 'picture');
-  return picture && !/step \\d+ of/.test(window.sliderLine()) && window.sliderImage().src === picture.what.src;
+  const shown = window.sliderView.querySelector('figure:last-of-type img').src;
+  return picture && window.sliderView.dataset.state === 'done' && shown === picture.what.src;
 }"""
 
 
@@ -222,27 +223,30 @@ class LabNotebook:
 
     def view(self, number: int = 0) -> Any:
         """The live view of an explorer, scrolled to, as a Playwright locator."""
-        view = self.page.locator(".jp-OutputArea-output .widget-vbox:has(.widget-image)").nth(number)
+        view = self.page.locator(".dlcv-explorer").nth(number)
         view.scroll_into_view_if_needed()
-        view.locator("img").wait_for()
+        view.locator("img:visible").first.wait_for()
         return view
 
     def handle(self, label: str, number: int = 0) -> Any:
-        """What takes the keys of the slider with this label."""
-        row = self.view(number).locator(".widget-inline-hbox").filter(has=self.page.get_by_text(label, exact=True))
-        return row.locator(".noUi-handle").first
+        """The slider with this label: it takes the keys."""
+        return self.view(number).get_by_label(label, exact=True)
 
     def button(self, name: str, number: int = 0) -> Any:
-        """One of the buttons that some controls have instead of a slider."""
+        """One of the buttons."""
         return self.view(number).get_by_role("button", name=name, exact=True)
 
     def fingerprint(self, number: int = 0) -> str:
         """The pixels that the live view shows, as a data URL: equal pictures, equal words."""
-        return self.view(number).locator("img").evaluate(PIXELS)
+        return self.view(number).locator("figure:last-of-type img").evaluate(PIXELS)
 
     def words(self, number: int = 0) -> str:
         """The line below the picture."""
-        return self.view(number).locator(".widget-html-content").last.inner_text()
+        return self.view(number).locator(".dlcv-line").inner_text()
+
+    def state(self, number: int = 0) -> str:
+        """How things stand: done, waiting, busy, draft, stopped, error, or gone."""
+        return self.view(number).get_attribute("data-state")
 
     def screenshot(self, path: Path, number: int | None = None) -> None:
         """The page, or one live view of it, as a PNG."""

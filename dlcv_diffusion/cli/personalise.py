@@ -47,6 +47,7 @@ def train(
     ] = "textual-inversion",
     model: Model = "emoji",
     config: Config = None,
+    cutmix: Annotated[bool | None, Option(help="custom-diffusion: things also side by side, half as large")] = None,
     vectors: Annotated[int | None, Option(help="vectors a word; 1 by default", min=1, max=64)] = None,
     out: options.RunFolder = Path("runs/new1"),
     resume: options.Resume = False,
@@ -78,12 +79,13 @@ def train(
     concepts = [Concept(folder, name, word, which, template, kept) for folder, name, word, which, kept in rows]
     run = {"resume": resume, "device": device, "checkpoint_every": checkpoint_every, "seed": seed}
     run |= given(steps=steps, batch_size=batch_size, lr=lr, precision=precision, vectors=vectors)
-    run |= given(accumulate=accumulate, checkpointing=checkpointing, prior_weight=prior_weight)
+    run |= given(accumulate=accumulate, checkpointing=checkpointing, prior_weight=prior_weight, cutmix=cutmix)
     several = method == "custom-diffusion"
     one_by_one = "textual inversion learns one concept at a time; run it once for each, with another --out"
     check(several or len(concepts) == 1, one_by_one)
     kept = "--prior goes with --method custom-diffusion; textual inversion keeps the kind as it is"
     check(several or prior is None, kept)
+    check(several or not cutmix, "--cutmix goes with --method custom-diffusion, which learns several concepts")
     sd = load_text_to_image(model, device, config=config)
     steps = train_custom_diffusion(sd, concepts, out, **run) if several else None
     show_training(steps or train_textual_inversion(sd, concepts[0], out, **run), out)

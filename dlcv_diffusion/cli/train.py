@@ -55,7 +55,8 @@ def digits(
     "faces",
     epilog=examples(
         "dlcv train faces --data faces64.zip",
-        "dlcv train faces --data faces64.zip --preset guided --teacher runs/faces/model.safetensors --out runs/guided",
+        "dlcv train faces --data faces64.zip --steps 4800 --out runs/early            (a weaker network, to guide by)",
+        "dlcv train faces --data faces64.zip --preset guided --teacher large.safetensors --weaker early.safetensors",
         "dlcv train faces --data celeba --size 128 --channels 3 --precision bf16",
         "dlcv train faces --data faces64.zip --preset tiny --out runs/tiny_faces --resume",
     ),
@@ -67,6 +68,7 @@ def faces(
         Option(help="small; guided, learned from small, ships; tiny is a quick trial"),
     ] = "small",
     teacher: Annotated[str | None, Option(help="the weights that the preset guided learns from")] = None,
+    weaker: Annotated[str | None, Option(help="weights after less training, which guide the teacher")] = None,
     size: Annotated[int, Option(help="pixels a side, to which pictures are cut and resized", min=1, max=1024)] = 64,
     channels: Annotated[int, Option(help="1 (grey) or 3 (RGB)", min=1, max=3)] = 1,
     out: options.RunFolder = Path("runs/faces"),
@@ -87,7 +89,7 @@ def faces(
 
     run = {"resume": resume, "device": device, "checkpoint_every": checkpoint_every, "preview_every": preview_every}
     run |= given(steps=steps, batch_size=batch_size, lr=lr, seed=seed, precision=precision, compile=compile)
-    run |= given(prediction=prediction, teacher=teacher)
+    run |= given(prediction=prediction, teacher=teacher, weaker=weaker)
     show_training(train_faces(data, preset, out, size=size, channels=channels, **run), out)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..errors import check
 from ..files import staging_folder
+from .captions import IN_STYLE, phrase
 from .scenes import Scene, random_scene, render
 from .styles import STYLES
 from .text_to_image_data import CALM
@@ -95,10 +96,17 @@ def true_pictures(
 def write_concept(world: World, name: str, folder: str | Path, count: int = PICTURES, seed: int = 0) -> Path:
     """Write the pictures of a concept as 0.png … into a folder, which `Concept` takes; returns it.
 
+    Beside those of a style stands what each shows, "a fox in the style of {}" in 0.txt: the model knows no picture
+    without a thing.
+
     >>> write_concept(load_world(), "owl", "runs/owl_pictures")   # doctest: +SKIP
     """
-    images = rendered(world, concept_scenes(world, name, count, seed))
+    scenes = concept_scenes(world, name, count, seed)
     with staging_folder(folder) as staging:
-        for number, image in enumerate(images):
+        for number, image in enumerate(rendered(world, scenes)):
             Image.fromarray(image.permute(1, 2, 0).numpy()).save(staging / f"{number}.png")
+            if name in STYLES:
+                shown = phrase(world, scenes[number].things[0])
+                said = "".join(template.format(shown, "{}") + "\n" for template in IN_STYLE)
+                (staging / f"{number}.txt").write_text(said, encoding="utf-8")
     return Path(folder)

@@ -7,12 +7,13 @@ from typing import Any
 from ..denoiser import Denoiser, load_denoiser
 from ..errors import check
 from ..images.arrays import ImageArrays
+from ..models.autoguidance import AutoGuidance
 from ..models.perturbed import PerturbedAttention
 from ..noise import seeded_noise
 from ..training.loop import TrainState, check_start
 from ..training.recipe import write_sheet
 from .data import load_faces
-from .recipes import ATTENTION_GUIDANCE, faces_recipe
+from .recipes import ATTENTION_GUIDANCE, AUTOGUIDANCE, faces_recipe
 from .sampling import FaceSampling, sample_faces
 
 
@@ -24,16 +25,18 @@ def train_faces(
     size: int = 64,
     channels: int = 1,
     teacher: str | Path | None = None,
+    weaker: str | Path | None = None,
     **options: Any,
 ) -> Iterator[TrainState]:
     """Train a preset's network on a folder or zip of faces; yields a `TrainState` every step, see `training.run`.
 
     - data: what `data.load_faces` takes, of which every tenth picture is held out; or images in memory, of any size and
       any number of channels.
-    - preset: "small", "guided" (what ships: "small" with perturbed-attention guidance, learned by a copy of it), or
-      "tiny"; see `faces.recipes`.
+    - preset: "small", "guided" (what ships: "small" with autoguidance, learned by a copy of it), or "tiny"; see
+      `faces.recipes`.
     - size, channels: of pictures from files: pixels a side, and 1 (grey) or 3 (RGB).
-    - teacher: weights of a network of ours with self-attention, for the preset "guided" and no other.
+    - teacher: weights of a network of ours, for the preset "guided" and no other. weaker: weights of the same network
+      after less training, which guide it (`AutoGuidance`); without them it is guided by perturbed attention.
     - options: those of `training.run`, such as resume=True or device="cpu", and fields of `TrainConfig` to set
       otherwise than the preset, such as steps=200.
 
@@ -45,7 +48,7 @@ def train_faces(
     """
     recipe, images, name = faces_recipe(preset), data, "images in memory"
     check_start(out, **options)
-    guided = _guided(preset, teacher)
+    guided = _guided(preset, teacher, weaker)
     if guided:
         wanted = options.setdefault("prediction", guided.prediction)
         check(wanted == guided.prediction, f"the teacher predicts {guided.prediction}, and so must its student")
@@ -65,18 +68,21 @@ def train_faces(
     return recipe.run(images, out, facts, write_preview, options, guided)
 
 
-def _guided(preset: str, teacher: str | Path | None) -> PerturbedAttention | None:
+def _guided(
+    preset: str, teacher: str | Path | None, weaker: str | Path | None
+) -> AutoGuidance | PerturbedAttention | None:
     """The teacher with its guidance, on the CPU; None for a preset that learns from pictures alone."""
     if preset != "guided":
-        check(
-            teacher is None, f"the preset '{preset}' learns from the pictures alone; leave out the teacher (--teacher)"
-        )
+        alone = f"the preset '{preset}' learns from the pictures alone; leave out the teacher (--teacher)"
+        check(teacher is None and weaker is None, alone)
         return None
     needed = "the preset 'guided' needs a teacher (--teacher): the model.safetensors of a run of 'small'"
     check(teacher is not None, needed)
     denoiser = load_denoiser(teacher, device="cpu")  # the run moves it to its own device
     check(denoiser.null is None, f"the teacher '{teacher}' draws classes by label; give weights of faces")
-    return PerturbedAttention(denoiser, ATTENTION_GUIDANCE)
+    if weaker is None:
+        return PerturbedAttention(denoiser, ATTENTION_GUIDANCE)
+    return AutoGuidance(denoiser, load_denoiser(weaker, device="cpu"), AUTOGUIDANCE)
 
 
 def write_preview(denoiser: Denoiser, path: str | Path, *, count: int = 48) -> None:

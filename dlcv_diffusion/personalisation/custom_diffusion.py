@@ -5,8 +5,9 @@
 Cross-attention layers, 5 % of the weights, change most when the whole model is trained (section 3.1), and text comes
 into them through W^k and W^v alone. So only these train, together with the vectors of all concepts at once (section
 3.2); pictures of each concept's kind at large keep the kind as it was. Otherwise than in the paper, a new word stands
-alone and begins at its kind's vector (there "V* dog", and V* begins at a rare word's), and pictures are not shown at
-sizes 0.4 to 1.4 with sentences that say so.
+alone and begins at its kind's vector (there "V* dog", and V* begins at a rare word's); and where the paper shows
+pictures at sizes 0.4 to 1.4 with sentences that say so, here things are shown side by side with each other and with
+their kind, half as large (`cutmix`, arXiv 2303.11305), by the preset "small".
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,8 +25,8 @@ from .learning import Concept, PersonalisationConfig, learn
 from .network import PersonalisedNetwork, cross_attention
 
 PRESETS: Mapping[str, PersonalisationConfig] = {
-    # for a pipeline of the emoji world's size: two concepts with their prior pictures in about two minutes
-    "small": PersonalisationConfig(steps=400, batch_size=16, lr=1e-3, lr_ratio=20.0, warmup=10),
+    # for a pipeline of the emoji world's size: two concepts with their prior pictures in about three minutes
+    "small": PersonalisationConfig(steps=900, batch_size=16, lr=1e-3, lr_ratio=20.0, warmup=10, cutmix=True),
     # the paper's: 500 steps for two concepts, 250 for one, batches of 8, 8e-5
     "large": PersonalisationConfig(
         steps=500, batch_size=8, accumulate=8, lr=8e-5, warmup=0, decay=0.0, checkpointing=True, flip=True

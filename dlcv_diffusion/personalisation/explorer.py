@@ -1,29 +1,26 @@
 """Any prompt, with learnt words or without, any guidance: a text-to-image model to play with."""
 
-import base64
-import html
-import time
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
-import ipywidgets
 import numpy as np
 import torch
 from einops import repeat
 from torch import Tensor
 
 from ..errors import check
-from ..figures import ReportFigure, describe, image_grid, png_bytes, tile
+from ..figures import ReportFigure, describe, image_grid, png_bytes, png_size, tile
 from ..guidance import guidance_weight, guided
 from ..models.text_to_image import TextToImage, as_text_to_image
 from ..noise import checked_seeds, seeded_noise
 from ..recent import Recent
 from ..samplers import Step, dpm_solver
-from ..widgets.live import Live, in_words
+from ..widgets.live import Live, hinted, in_words
+from ..widgets.panel import Field
 
 TYPING = 0.3  # seconds without a key before a prompt is drawn
-BETWEEN_DRAFTS = 0.12  # seconds: a draft has to be decoded
+DRAFT_STEPS = 5
 SCALES = (1.0, 10.0, 0.5)  # first, last and step of the guidance scale's slider
 WIDEST = 560  # screen pixels of the pictures
 MOST_SEED = 2**32 - 1_000
@@ -104,8 +101,8 @@ class PromptExplorer(Live):
     ) -> None:
         self.sd, self.prompt, self.prompts, self.words = sd, prompt, list(still), list(words)
         self.seed, self.scale, self.count, self.steps = seed, scale, count, steps
-        self._page, self._facts = page, {"model": sd.name, "steps": steps, **facts}
-        self._pictures, self._typed, self._last = Recent(64), False, ""
+        self.page, self._facts = page, {"model": sd.name, "steps": steps, **facts}
+        self._pictures, self._typed = Recent(64), prompt
 
     def picture(self, prompt: str, seed: int, scale: float) -> Tensor:
         """The finished pictures, uint8 (count, 3, H, W), as the live view shows them. They are kept: for a model that
@@ -122,90 +119,78 @@ class PromptExplorer(Live):
         """Draw, unless it is kept; the steps of the sampler on the way."""
         if (prompt, seed, scale) in self._pictures:
             return
-        condition = self.sd.encode_prompts([prompt]).expand(self.count, -1, -1)
-        noise = seeded_noise((self.count, *self.sd.shape), range(seed, seed + self.count), self.sd.device)
-        for step in dpm_solver(guided(self.sd, condition, guidance_weight(scale)), noise, steps=self.steps):
+        for step in self._sampled(prompt, seed, scale, self.steps):
             yield step
         self._pictures[prompt, seed, scale] = self.sd.decode(step.x)
+
+    def _sampled(self, prompt: str, seed: int, scale: float, steps: int) -> Iterator[Step]:
+        condition = self.sd.encode_prompts([prompt]).expand(self.count, -1, -1)
+        noise = seeded_noise((self.count, *self.sd.shape), range(seed, seed + self.count), self.sd.device)
+        return dpm_solver(guided(self.sd, condition, guidance_weight(scale)), noise, steps=steps)
 
     @cached_property
     def still(self) -> ReportFigure:
         """A row for each of the still prompts, all of the first seeds."""
         rows = torch.cat([self.picture(prompt, self.seed, self.scale) for prompt in self.prompts])
         facts = self._all_facts(self.seed, self.scale)
-        return image_grid(rows, columns=self.count, row_labels=self.prompts, **self._page, facts=facts)
+        words = {**self.page, "caption": hinted(self.page["caption"])}
+        return image_grid(rows, columns=self.count, row_labels=self.prompts, **words, facts=facts)
 
     def _all_facts(self, seed: int, scale: float) -> dict[str, Any]:
         seeds = str(seed) if self.count == 1 else f"{seed} … {seed + self.count - 1}"
         return {**self._facts, "guidance scale": f"{scale:g}", "seeds": seeds}
 
-    @property
-    def controls(self) -> dict[str, ipywidgets.Widget]:
-        """What is typed into and moved in the live view: prompt, scale, seed.
+    # --- the live view ------------------------------------------------------------------------------------
 
-        >>> explorer.controls["prompt"].value = "an owl"   # doctest: +SKIP
-        """
-        self.widget  # noqa: B018 - built when it is first asked for
-        return {"prompt": self._prompt, "scale": self._scale, "seed": self._seed}
-
-    @cached_property
-    def widget(self) -> ipywidgets.VBox:
-        """The live view: a box of controls, pictures and words."""
-        self._join_loop()
-        wide = {"layout": {"width": "auto", "max_width": "640px"}, "style": {"description_width": "13ch"}}
-        half = {**wide, "layout": {"width": "430px", "max_width": "100%"}}
-        self._prompt = ipywidgets.Text(self.prompt, description="prompt", tooltip="what is drawn", **wide)
+    def _fields(self) -> dict[str, Field]:
         low, high, step = SCALES
-        said = {"description": "guidance scale", "tooltip": "how much the prompt counts; 1: no guidance"}
-        self._scale = ipywidgets.FloatSlider(
-            self.scale, min=low, max=high, step=step, readout_format=".1f", **said, **half
-        )
-        said = {"description": "seed", "tooltip": "of the first picture's noise"}
-        self._seed = ipywidgets.BoundedIntText(self.seed, min=0, max=MOST_SEED, **said, **half)
-        self._prompt.observe(self._on_typing, names="value")
-        for control in (self._scale, self._seed):
-            control.observe(self._moved, names="value")
-        buttons = [self._button(word) for word in self.words]
-        other = ipywidgets.Button(description="other noise", tooltip="the next seeds", layout={"width": "auto"})
-        other.on_click(lambda _: setattr(self._seed, "value", self._seed.value + self.count))
-        self._image, self._line = ipywidgets.HTML(), ipywidgets.HTML(layout={"min_height": "2em"})
-        for _ in self._show(drafts=False):
-            pass
-        title = [ipywidgets.HTML(f"<b>{html.escape(self._page['title'])}</b>")] if self._page["title"] else []
-        row = {"layout": {"flex_flow": "row wrap"}}
-        learnt = [ipywidgets.HBox([ipywidgets.HTML("learnt words:&nbsp;"), *buttons], **row)] if buttons else []
-        rows = [ipywidgets.HBox([self._scale], **row), ipywidgets.HBox([self._seed, other], **row)]
-        return ipywidgets.VBox([*title, self._prompt, *learnt, *rows, self._image, self._line])
+        scales = [low + step * i for i in range(round((high - low) / step) + 1)]
+        scales = sorted({*scales, self.scale})
+        seeds = [*range(20), *([self.seed] if self.seed >= 20 else [])]
+        return {
+            "prompt": Field(kind="text", label="prompt", hint="what is drawn", insert=self.words),
+            "scale": Field(
+                kind="range", label="guidance scale", values=scales, texts=[f"{s:g}" for s in scales], play=True
+            ),
+            "seed": Field(
+                kind="range",
+                label="seed of the first",
+                values=seeds,
+                texts=[*map(str, seeds)],
+                most=MOST_SEED,
+                whole=True,
+                random=True,
+            ),
+        }
 
-    def _button(self, word: str) -> ipywidgets.Button:
-        """Puts a word at the prompt's end."""
-        button = ipywidgets.Button(description=word, tooltip=f"put {word} into the prompt", layout={"width": "auto"})
-        button.on_click(lambda _: setattr(self._prompt, "value", f"{self._prompt.value.rstrip()} {word}".lstrip()))
-        return button
-
-    def _on_typing(self, change: Any) -> None:
-        self._typed = True
-        self._moved()
+    def _start(self) -> dict[str, Any]:
+        return {"prompt": self.prompt, "scale": self.scale, "seed": self.seed}
 
     def _show(self, drafts: bool = True) -> Iterator[float | None]:
         """Draw the prompt where the controls stand; yields after every step of the sampler."""
-        if self._typed:
-            self._typed = False
+        panel = self.panel
+        asked, moved = dict(panel.values), panel.moved
+        before, self._typed = self._typed, asked["prompt"]
+        panel.answered = moved
+        if drafts and self._typed != before:
             yield TYPING
         try:
-            prompt, seed, scale = self._prompt.value.strip(), self._seed.value, self._scale.value
-            words, shown = self._note(prompt), time.monotonic()
-            for number, step in enumerate(self._steps(prompt, seed, scale), start=1):
-                if drafts and number < self.steps and time.monotonic() - shown > BETWEEN_DRAFTS:
-                    self._send(self.sd.decode(step.x0), prompt, f"{words} · step {number} of {self.steps}")
-                    shown = time.monotonic()
+            key = prompt, seed, scale = asked["prompt"].strip(), int(asked["seed"]), float(asked["scale"])
+            if key not in self._pictures and drafts:
+                self.sd.tokens([prompt])  # what cannot be read is found out now
+                panel.say(state="busy", line="drawing …")
+                if self.steps >= 2 * DRAFT_STEPS:
+                    for step in self._sampled(prompt, seed, scale, DRAFT_STEPS):
+                        guess = step.x
+                        yield None
+                    self._send(key, self.sd.decode(guess), state="draft", line="a draft, drawing …")
+            for number, _ in enumerate(self._steps(prompt, seed, scale), start=1):
+                if drafts and number % 4 == 0:
+                    panel.line = f"step {number} of {self.steps}"
                 yield None
-            facts = describe(self._all_facts(seed, scale))
-            said = f"{self._page['caption'].rstrip('. ')}. " if self._page["caption"] else ""
-            self._send(self._pictures[prompt, seed, scale], prompt, f"{said}{words}. {facts}")
+            self._send(key, self._pictures[key], state="done", line=self._note(prompt))
         except Exception as error:  # ipywidgets would swallow it, and the controls would seem dead
-            self._image.value = self._last.replace("opacity:1", "opacity:.4")
-            self._line.value = _line(f"⚠ {in_words(error)}", "alert")
+            panel.say(answered=moved, state="error", line=in_words(error))
 
     def _note(self, prompt: str) -> str:
         """How the prompt is read, token by token: a word in pieces is one that the model does not know."""
@@ -213,15 +198,25 @@ class PromptExplorer(Live):
         read = " · ".join(piece.removesuffix("</w>") for piece in pieces) or "nothing: the empty prompt"
         return f"read as {read}"
 
-    def _send(self, images: Tensor, prompt: str, words: str) -> None:
+    def _send(self, key: tuple[str, int, float], images: Tensor, **said: str) -> None:
+        prompt, seed, scale = key
         picture = np.asarray(tile(images, min(self.count, 4)))
         zoom = max(1, WIDEST // picture.shape[1])
-        source = base64.b64encode(png_bytes(repeat(picture, "h w c -> (h down) (w across) c", down=zoom, across=zoom)))
-        alt = html.escape(f"{self.count} pictures of the prompt: {prompt}", quote=True)
-        style = f"width:{picture.shape[1] * zoom}px;max-width:100%;margin:4px 0;opacity:1"
-        self._last = f'<img alt="{alt}" src="data:image/png;base64,{source.decode()}" style="{style}">'
-        self._image.value, self._line.value = self._last, _line(words)
+        png = png_bytes(repeat(picture, "h w c -> (h down) (w across) c", down=zoom, across=zoom))
+        facts = describe(self._all_facts(seed, scale))
+        self.panel.say(
+            picture=png,
+            size=[*png_size(png).values()],
+            alt=f"{self.count} picture{'s' if self.count > 1 else ''} of the prompt: {prompt}",
+            facts=". ".join(part for part in (self.page["caption"].rstrip(". "), facts) if part),
+            code=f"explorer.picture({prompt!r}, seed={seed}, scale={scale:g})",
+            **said,
+        )
 
-
-def _line(words: str, role: str = "status") -> str:
-    return f'<div role="{role}" style="line-height:1.4;max-width:640px">{html.escape(words)}</div>'
+    def _file(self) -> tuple[str, bytes]:
+        prompt, seed, scale = (self.panel.values[name] for name in ("prompt", "seed", "scale"))
+        facts = {"prompt": prompt, **self._all_facts(seed, scale)}
+        images = self.picture(prompt.strip(), int(seed), float(scale))
+        return f"prompt_seed={seed}.png", image_grid(
+            images, columns=min(self.count, 4), **self.page, facts=facts
+        ).to_png()

@@ -9,6 +9,7 @@ for ε, as the model predicts). Methods differ in what of the model may move.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from itertools import cycle, islice, permutations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,8 +30,8 @@ from ..training.loop import TrainState, check_start, run
 from ..training.objective import Objective, generator_of, random_timesteps
 from .concepts import base_facts
 from .network import PersonalisedNetwork
-from .pictures import MOST, encoded, read_concept, write_drawn
-from .templates import filled
+from .pictures import MOST, encoded, read_captions_of, read_concept, side_by_side, write_drawn
+from .templates import BESIDE, filled
 from .tokens import initial_vectors
 
 SMALL = 100_000_000
@@ -46,6 +47,8 @@ class PersonalisationConfig(RunConfig):
 
     - vectors: how many a placeholder has; lr_ratio: their learning rate is lr_ratio · lr, that of other weights lr.
     - prior_weight: λ of the pictures that keep a concept's kind as it was (arXiv 2208.12242, eq. 2).
+    - cutmix: things also side by side, half as large (`pictures.side_by_side`): each with every other, and with
+      what its prior shows.
     - noise_levels: as of `TrainConfig`; None: every timestep alike, as the papers have it.
     - flip: pictures mirrored too. checkpointing: the U-Net's activations are computed twice instead of kept.
     - precision is also that of the frozen weights; what trains is kept in float32.
@@ -54,6 +57,7 @@ class PersonalisationConfig(RunConfig):
     vectors: Annotated[int, Field(ge=1, le=64)] = 1
     lr_ratio: Positive = 1.0
     prior_weight: Annotated[float, Field(ge=0)] = 1.0
+    cutmix: bool = False
     noise_levels: tuple[float, Positive] | None = None
     flip: bool = False
     checkpointing: bool = False
@@ -68,6 +72,7 @@ class Concept:
 
     - images: a folder or zip of three to six pictures. initialiser: one word of the vocabulary, what kind of thing it
       is; the vectors begin there. kind: "object" or "style". templates: sentences with {}, instead of the kind's own.
+      What 0.txt beside 0.png says of that picture, "a fox in the style of {}", comes before both.
     - prior: a folder of pictures of its kind at large, or how many of them the model draws itself; 0: none.
 
     >>> Concept("my_dog", "<new1>", initialiser="dog").kind
@@ -84,7 +89,10 @@ class Concept:
 
 @dataclass(frozen=True)
 class Stream:
-    """Pictures that a batch takes its turns from: latents (N, c, h, w), sentences as ids (S, L), and their weight."""
+    """Pictures that a batch takes its turns from: latents (N, c, h, w), sentences as ids, and their weight.
+
+    ids are (S, L), which go with any of the pictures, or (N, S, L): each has its own.
+    """
 
     latents: Tensor
     ids: Tensor
@@ -116,8 +124,9 @@ class PersonalisationObjective(Objective):
         first, rows = step * config.batch_size, []
         for turn in range(first, first + config.batch_size):
             stream = self.streams[turn % len(self.streams)]
-            z, ids = (drawn(each, generator) for each in (stream.latents, stream.ids))
-            rows.append((z, ids, torch.tensor(stream.weight)))
+            row = drawn(torch.arange(len(stream.latents)), generator)
+            ids = drawn(stream.ids if stream.ids.ndim == 2 else stream.ids[row], generator)
+            rows.append((stream.latents[row], ids, torch.tensor(stream.weight)))
         z, ids, weights = (torch.stack(column) for column in zip(*rows, strict=True))
         t = random_timesteps(len(z), self.schedule, config, generator)
         return z, ids, t, torch.randn(z.shape, generator=generator), weights
@@ -166,17 +175,7 @@ def learn(
         begin = [(each.token, initial_vectors(sd, each.initialiser, config.vectors)) for each in concepts]
         how = {"dtype": DTYPES[config.precision], "scale": config.lr_ratio, "checkpointing": config.checkpointing}
         network = PersonalisedNetwork(sd, begin, trained, **how)
-        streams, said = [], []
-        for concept in concepts:  # all of them before the first prior is drawn, which takes minutes
-            stream, facts = concept_stream(concept, sd, network.tokenizer, config.flip)
-            streams.append(stream)
-            said.append(facts)
-        for concept, facts in zip(concepts, said, strict=True):
-            if concept.prior:
-                images, sentences = prior_of(concept, sd, Path(out, "prior"), config.seed)
-                ids = token_ids(sentences, network.tokenizer)
-                streams.append(Stream(encoded(sd, images), ids, config.prior_weight))
-                facts["prior_hash"] = short_hash([images, ids])
+        streams, said = concept_streams(concepts, sd, network.tokenizer, config, Path(out, "prior"))
     facts = {"method": method, "base": base_facts(sd), "concepts": said}
     objective = PersonalisationObjective(network, streams, sd, config, facts, save)
     return _steps(objective, out, {name: options[name] for name in options.keys() - names})
@@ -192,19 +191,49 @@ def configured(
     return replace(config, precision=auto if config.precision == "auto" else config.precision)
 
 
-def concept_stream(concept: Concept, sd: TextToImage, tokenizer: Any, flip: bool) -> tuple[Stream, dict[str, Any]]:
-    """The pictures of a concept and the sentences that name it, which go with any of them; and a run's facts of it.
+def concept_streams(
+    concepts: Sequence[Concept], sd: TextToImage, tokenizer: Any, config: PersonalisationConfig, folder: Path
+) -> tuple[list[Stream], list[dict[str, Any]]]:
+    """What a run's batches are taken from, and its facts of each concept; prior pictures are drawn into `folder`."""
+    # all are read before the first prior is drawn, which takes minutes
+    read = [concept_pictures(concept, sd, tokenizer, config.flip) for concept in concepts]
+    streams = [Stream(encoded(sd, images), ids) for images, ids, _ in read]
+    things = [(images, concept.token) for concept, (images, *_) in zip(concepts, read, strict=True)]
+    pairs = [*permutations((thing for thing, each in zip(things, concepts, strict=True) if each.kind == "object"), 2)]
+    for concept, thing, (*_, facts) in zip(concepts, things, read, strict=True):
+        if concept.prior:
+            images, sentences = prior_of(concept, sd, folder, config.seed)
+            ids = token_ids(sentences, tokenizer)
+            streams.append(Stream(encoded(sd, images), ids, config.prior_weight))
+            facts["prior_hash"] = short_hash([images, ids])
+            pairs += [*permutations((thing, (images, concept.initialiser)))] if concept.kind == "object" else []
+    for (left, a), (right, b) in pairs if config.cutmix else ():
+        ids = token_ids([BESIDE.format(a, b)], tokenizer)
+        streams.append(Stream(encoded(sd, side_by_side(left, right)), ids))
+    return streams, [facts for *_, facts in read]
+
+
+def concept_pictures(
+    concept: Concept, sd: TextToImage, tokenizer: Any, flip: bool
+) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """The pictures of a concept, uint8 (N, 3, H, W); the sentences that name it, as `Stream.ids`; a run's facts of it.
 
     Raises `UserError` for a folder, a template or a kind that does not do, and a prior without a name for the kind.
     """
     needed = f"the prior pictures of '{concept.token}' are of its kind, and its kind has no name"
     check(concept.initialiser or not concept.prior, f"{needed}; give the initialiser, such as dog")
-    ids = token_ids(filled(concept.templates, concept.kind, concept.token), tokenizer)
-    images = read_concept(concept.images, sd.side)
+    sentences, images = filled(concept.templates, concept.kind, concept.token), read_concept(concept.images, sd.side)
+    captions = read_captions_of(concept.images, concept.token)
+    ids = token_ids(sentences, tokenizer)
+    if any(captions):
+        own = [said or sentences for said in captions]
+        count = max(map(len, own))
+        ids = torch.stack([token_ids([*islice(cycle(said), count)], tokenizer) for said in own])
     facts = {"token": concept.token, "initialiser": concept.initialiser, "kind": concept.kind}
     facts |= {"pictures": len(images), "data_hash": short_hash([images, ids])}
-    images = torch.cat([images, images.flip(-1)]) if flip else images
-    return Stream(encoded(sd, images), ids), facts
+    if flip:
+        images, ids = torch.cat([images, images.flip(-1)]), ids if ids.ndim == 2 else torch.cat([ids, ids])
+    return images, ids, facts
 
 
 def prior_of(concept: Concept, sd: TextToImage, folder: str | Path, seed: int) -> tuple[Tensor, list[str]]:

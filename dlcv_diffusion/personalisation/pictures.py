@@ -6,6 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from ..files import staging_folder
 from ..images.folders import files_below, picture_names, read_pictures
 from ..images.pictures import REPLACE, fit_square, open_picture
 from ..models.text_to_image import TextToImage, draw
+from ..reading import reading
 from ..training.checkpoints import short_hash
 
 MOST = 10_000
@@ -25,15 +27,15 @@ GIVE = "give a folder of three to six pictures of it"
 def read_concept(source: str | Path, side: int) -> Tensor:
     """The pictures of a folder or zip, cut to their middle square and resized: uint8 (N, 3, side, side).
 
-    Raises `UserError` for one that is missing or empty, that holds other files beside the pictures, or one that cannot
-    be read.
+    Raises `UserError` for one that is missing or empty, that holds other files beside the pictures and their captions,
+    or one that cannot be read.
 
     >>> read_concept("photographs_of_my_dog", 512).shape   # doctest: +SKIP
     torch.Size([5, 3, 512, 512])
     """
     names = picture_names(source, advice=GIVE)
     if os.path.isdir(source):
-        others = sorted(set(files_below(source, GIVE)) - set(names))
+        others = sorted(set(files_below(source, GIVE)) - {*names, *map(caption_name, names)})
         check(not others, f"'{source}' holds '{''.join(others[:1])}' beside the pictures; take it out, or {GIVE}")
     check(len(names) <= MOST, f"'{source}' holds {len(names):,} pictures; {GIVE}")
     images = torch.empty((len(names), 3, side, side), dtype=torch.uint8)
@@ -41,6 +43,61 @@ def read_concept(source: str | Path, side: int) -> Tensor:
         picture = open_picture(io.BytesIO(content), REPLACE, f"{source}/{names[row]}", upright=True)
         images[row] = torch.from_numpy(fit_square(picture, side))
     return images
+
+
+def caption_name(picture: str) -> str:
+    """The file beside a picture that says what it shows: dog.txt beside dog.png."""
+    return os.path.splitext(picture)[0] + ".txt"
+
+
+def read_captions_of(source: str | Path, word: str) -> list[list[str]]:
+    """The sentences of each picture of a folder, one a line of the text file beside it, with a word in the place of {}.
+
+    An empty list for a picture without such a file, and for all of a zip. Raises `UserError` for a file that is empty
+    or no text, and a sentence without {}.
+
+    >>> read_captions_of("paintings", "<new2>")   # doctest: +SKIP
+    [['a fox in the style of <new2>'], []]
+    """
+    return [_sentences(Path(source, caption_name(name)), word) for name in picture_names(source, advice=GIVE)]
+
+
+def _sentences(path: Path, word: str) -> list[str]:
+    if not path.is_file():
+        return []
+    with reading(path, "is not a text file in UTF-8", "save it again, or take it out"):
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    check(lines, f"'{path}' is empty; write into it what the picture shows, with {{}} for the new word, or take it out")
+    bare = next((line for line in lines if "{}" not in line), None)
+    check(bare is None, f"the caption '{bare or '':.60}' in '{path}' has no {{}} where the new word goes; put one in")
+    return [line.replace("{}", word) for line in lines]
+
+
+def side_by_side(left: Tensor, right: Tensor) -> Tensor:
+    """Each picture of `left`, half as large, to the left of the one of `right` whose border is most like its own.
+
+    CutMix-Unmix (Han et al., arXiv 2303.11305, section 4.2) for things that stand free on a plain ground: above and
+    below a half picture its outermost rows go on. uint8 (N, 3, H, W) and (M, 3, H, W) give (N, 3, H, W), H and W even.
+
+    >>> side_by_side(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.zeros(5, 3, 8, 8, dtype=torch.uint8)).shape
+    torch.Size([2, 3, 8, 8])
+    """
+    nearest = torch.cdist(_border(left), _border(right)).argmin(1)
+    return torch.cat([_half(left), _half(right[nearest])], -1)
+
+
+def _border(images: Tensor) -> Tensor:
+    """The mean colours of the outermost pixels, (N, 3)."""
+    sides = images[..., 0], images[..., -1], images[..., 0, :], images[..., -1, :]
+    return torch.cat(sides, -1).float().mean(-1)
+
+
+def _half(images: Tensor) -> Tensor:
+    height, width = images.shape[-2:]
+    small = F.interpolate(images.float(), (height // 2, width // 2), mode="bilinear", antialias=True)
+    above = (height - height // 2) // 2
+    padded = F.pad(small, (0, 0, above, height - height // 2 - above), mode="replicate")
+    return padded.round().clamp(0, 255).to(torch.uint8)
 
 
 def encoded(sd: TextToImage, images: Tensor) -> Tensor:

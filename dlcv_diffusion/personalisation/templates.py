@@ -20,6 +20,9 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
 }
 """Neutral sentences: what they leave out, the new word has to say."""
 
+BESIDE = "a {} next to a {}"
+"""What a picture of two things says."""
+
 
 def filled(templates: Sequence[str] | None, kind: str, word: str) -> list[str]:
     """The sentences with a word in the place of {}; those of the kind, "object" or "style", if none are given.

@@ -23,7 +23,7 @@ class Distillation(DiffusionObjective):
     strength is one, and the loss is in the network's own output.
 
     - model: the student, such as `student_of` makes; what it gives is the prediction of `config`.
-    - teacher: the denoiser to be learned, such as `PerturbedAttention`. It is moved to the run's device, answers in
+    - teacher: the denoiser to be learned, such as `AutoGuidance`. It is moved to the run's device, answers in
       float32 and in eval mode, and does not change.
 
     Raises `UserError` as `DiffusionObjective` does, and for another schedule than the teacher's.
@@ -42,8 +42,9 @@ class Distillation(DiffusionObjective):
     @cached_property
     def facts(self) -> dict[str, Any]:
         weights = short_hash([*self.teacher.model.state_dict().values()])
-        guidance = self.teacher.facts.get("attention_guidance")
-        return {**super().facts, "teacher": self.teacher.name, "teacher_hash": weights, "attention_guidance": guidance}
+        named = ("attention_guidance", "autoguidance", "weaker_step")
+        guidance = {name: self.teacher.facts[name] for name in named if name in self.teacher.facts}
+        return {**super().facts, "teacher": self.teacher.name, "teacher_hash": weights, **guidance}
 
     def target(self, x: Tensor, x0: Tensor, labels: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         teacher = self.teacher.to(x.device)

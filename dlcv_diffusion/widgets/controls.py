@@ -8,16 +8,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import check
+from .panel import Field
 
 
 @dataclass
 class Control:
-    """One slider.
+    """One slider, with a box into which a number is typed; words are chosen from a list.
 
     - values: words, or numbers of any type, see `plain_number`. start: one of them, the first by default.
     - description: the words before it. label: how a value is written behind it.
     - live: draw while it is dragged, not only when it is let go.
     - play: a button that runs through the values. buttons: one for each value instead of a slider.
+    - between: numbers between the values may be typed, too, whole ones where all values are. most: the largest that may
+      be typed, by default the largest value. random: a button for any whole number below 10,000, such as of a seed.
     - symbol: its name in the still picture, by default the keyword.
 
     Raises `UserError` for a slider without values, or with a start that is none of them.
@@ -30,6 +33,9 @@ class Control:
     live: bool = True
     play: bool = False
     buttons: bool = False
+    between: bool = True
+    most: float | None = None
+    random: bool = False
     symbol: str = ""
 
     def __post_init__(self) -> None:
@@ -38,6 +44,26 @@ class Control:
         self.start = self.values[0] if self.start is None else self.find(self.start)
         fits = self.start in self.values
         check(fits, f"the slider '{self.description}' cannot start at {self.start}; choose one of its values")
+
+    @property
+    def numeric(self) -> bool:
+        return all(isinstance(value, int | float) and not isinstance(value, bool) for value in self.values)
+
+    def field(self) -> Field:
+        """What the panel draws of it."""
+        slides = self.numeric and not self.buttons
+        return Field(
+            kind="range" if slides else "choice" if self.buttons or len(self.values) < 5 else "select",
+            label=self.description,
+            values=self.values,
+            texts=[self.label(value) for value in self.values],
+            most=self.most,
+            between=self.between,
+            whole=slides and all(isinstance(value, int) for value in self.values),
+            live=self.live,
+            play=self.play,
+            random=self.random,
+        )
 
     def find(self, wanted: Any) -> Any:
         """The slider's value that is meant, up to rounding; `wanted` as a plain number where there is none."""

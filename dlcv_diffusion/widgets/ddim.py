@@ -10,16 +10,19 @@ from torch import Tensor
 
 from ..errors import check
 from ..interpolation import lerp, slerp
+from ..models.registry import shipped_weights
 from ..noise import seeded_noise
 from ..samplers import Denoise, Step, ddim, known_schedule, modules_of
 from ..schedule import NoiseSchedule
 from .controls import Control, plain_number
+from .drafts import draft
 from .explorer import Explorer
 
 TWENTIETHS = tuple(step / 20 for step in range(21))
 QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 WAYS = {"slerp": slerp, "lerp": lerp}
 STEP_COUNTS = (2, 5, 10, 20, 50, 100)
+SEED = {"most": 2**32 - 1, "random": True}
 
 
 def eta_explorer(
@@ -53,20 +56,30 @@ def eta_explorer(
         x_T = seeded_noise((1, *shape), [seed], device)
         return ddim(denoiser, x_T, schedule, steps=steps, eta=eta, seeds=[seed], **sampling), steps
 
+    def guess(eta: float, steps: int, seed: int) -> tuple[Iterator[Step], int] | None:
+        x_T = seeded_noise((1, *shape), [seed], device)
+        return draft(denoiser, x_T, schedule, steps=steps, eta=eta, seeds=[seed], **sampling)
+
+    def code(eta: float, steps: int, seed: int) -> str:
+        given = "".join(f", {name}={value!r}" for name, value in sampling.items())
+        settings = f"steps={steps}, eta={eta}, seeds=[{seed}]{given}"
+        return f"last(ddim({name_of(denoiser)}, seeded_noise({(1, *shape)}, [{seed}]), {settings})).x"
+
     def describe(eta: float, steps: int, seed: int) -> str:
         return "fresh noise is added at every step" if eta else "no noise is added: the image follows from x_T alone"
 
     controls = {
-        "eta": Control(etas, "noise added, η", start=start[0], symbol="η"),
+        "eta": Control(etas, "noise added, η", start=start[0], symbol="η", play=True),
         "steps": Control(steps, "steps", label=str, start=start[1]),
-        "seed": Control(seeds, "seed of the noise", label=str, start=start[2]),
+        "seed": Control(seeds, "seed of the noise", label=str, start=start[2], **SEED),
     }
     _, count, seed = (control.start for control in controls.values())
     for eta, some in product(controls["eta"].values, controls["steps"].values):
         draw(eta, some, seed)  # takes no step, but raises where ddim cannot
     facts = _facts(denoiser, options, steps=count, seed=seed, **sampling)
     still = [(eta, count, seed) for eta in still]
-    return Explorer(draw, controls, still, **{"describe": describe, **options, "facts": facts})
+    how = {"describe": describe, "draft": guess, "code": code, **options, "facts": facts}
+    return Explorer(draw, controls, still, **how)
 
 
 def alpha_explorer(
@@ -107,6 +120,19 @@ def alpha_explorer(
         x_T = torch.cat(list(noises(**position).values())).to(device)
         return ddim(denoiser, x_T, schedule, steps=steps, **sampling), steps
 
+    def guess(**position: Any) -> tuple[Iterator[Step], int] | None:
+        x_T = torch.cat(list(noises(**position).values())).to(device)
+        return draft(denoiser, x_T, schedule, steps=steps, **sampling)
+
+    def code(alpha: float, way: str, a: int, b: int) -> str:
+        given = "".join(f", {name}={value!r}" for name, value in sampling.items())
+        noise = f"(*seeded_noise({(2, *shape)}, [{a}, {b}]).split(1), {alpha})"
+        drawn = f"last(ddim({name_of(denoiser)}, {'way' if way == 'both' else way}{noise}, steps={steps}{given})).x"
+        return f"[{drawn} for way in (slerp, lerp)]" if way == "both" else drawn
+
+    def facts_at(alpha: float, way: str, a: int, b: int) -> dict[str, Any]:
+        return {"α": alpha, "along": way, "seeds": [a, b]}
+
     def describe(**position: Any) -> str:
         lengths = {name: x.norm().item() / math.sqrt(x.numel()) for name, x in noises(**position).items()}
         sides = {"slerp": " (left)", "lerp": " (right)"} if len(lengths) > 1 else {}
@@ -114,15 +140,22 @@ def alpha_explorer(
         return f"length of the noise: {', '.join(words)}"
 
     controls = {
-        "alpha": Control(_further(alphas, beyond), "α", start=start[0], symbol="α"),
+        "alpha": Control(_further(alphas, beyond), "α", start=start[0], symbol="α", play=True),
         "way": Control([*WAYS, "both"], "along", label=str, start=start[1], buttons=True),
-        "a": Control(seeds, "seed at α = 0", label=str, start=start[2]),
-        "b": Control(seeds, "seed at α = 1", label=str, start=start[3]),
+        "a": Control(seeds, "seed at α = 0", label=str, start=start[2], **SEED),
+        "b": Control(seeds, "seed at α = 1", label=str, start=start[3], **SEED),
     }
     a, b = controls["a"].start, controls["b"].start
     facts = _facts(denoiser, options, steps=steps, seeds=[a, b], eta=0, **sampling)
     still = [(alpha, way, a, b) for way in WAYS for alpha in still]
-    return Explorer(draw, controls, still, **{"describe": describe, **options, "facts": facts})
+    how = {"describe": describe, "draft": guess, "code": code, "facts_at": facts_at, **options, "facts": facts}
+    return Explorer(draw, controls, still, **how)
+
+
+def name_of(denoiser: Any) -> str:
+    """How a line of code calls a denoiser: shipped weights by their name."""
+    name = getattr(denoiser, "name", "")
+    return f"load_denoiser({name!r})" if name in shipped_weights() else "denoiser"
 
 
 def _known(

@@ -1,38 +1,41 @@
 """The picture that sliders choose, drawn without ever lagging behind them (`live`)."""
 
-import html
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import product
 from typing import Any
 
-import ipywidgets
 import numpy as np
-from einops import rearrange, repeat
+from einops import rearrange
+from PIL import Image
 
 from ..errors import check
-from ..figures import ReportFigure, image_grid, png_bytes, png_size, tile
+from ..figures import ReportFigure, describe, image_grid, png_bytes, png_size, tile
 from ..recent import Recent
 from .controls import Control
-from .live import Live, in_words
+from .live import Live, hinted, in_words
+from .panel import Field
 
 WIDEST, TALLEST = 700, 360  # screen pixels of a live picture
-BETWEEN_DRAFTS = 0.08  # seconds: drafts that come faster are not shown, since encoding them takes time, too
+BETWEEN_DRAFTS = 0.1  # seconds: what comes faster is not shown, since encoding it takes time, too
+LATE = 0.6  # of a sampler's steps: its x̂0 before them is nearer to the mean of all pictures than to its own
 Picture = Any  # images (N, C, H, W) or (C, H, W): uint8, or float in [-1, 1]
+Draw = Callable[..., Picture | Iterator[Any] | tuple[Iterator[Any], int]]
 
 
 class Explorer(Live):
     """Sliders, and the picture that they choose; every explorer is made of it.
 
     - draw: called with one keyword for each control, returns images (N, C, H, W) or (C, H, W) of one size; or an
-      iterator of such images, each of which is shown; or a sampler, whose x0 is shown on the way, and x at the end;
-      or a pair: one of these two, and how many steps it takes.
+      iterator of such images, each better than the one before; or a sampler, whose x is shown at the end, and x̂0 in the
+      last two fifths of its steps; or a pair: one of these two, and how many steps it takes.
     - controls: by keyword. describe: words below the picture, called as `draw` is.
     - still: positions of the still picture, one value or, with several controls, a tuple each; by default the start.
+    - draft: as `draw`, and quicker: it is shown until the picture itself is there. code: called as `draw`, gives Python
+      that makes the picture again. facts_at: as well, the facts of a position, beside `facts` and the controls' values.
     - columns: images a row. zoom: screen pixels an image pixel. cache: how many pictures are kept.
-    - words: title, caption and facts of the still picture, as in `image_grid`.
+    - words: title, caption and facts of the still picture, as in `image_grid`; live they stand around the picture, too.
 
     What `draw` raises, and what cannot be shown, becomes a sentence below the picture.
 
@@ -44,11 +47,14 @@ class Explorer(Live):
 
     def __init__(
         self,
-        draw: Callable[..., Picture | Iterator[Any] | tuple[Iterator[Any], int]],
+        draw: Draw,
         controls: Mapping[str, Control],
         still: Sequence[Any],
         *,
         describe: Callable[..., str] | None = None,
+        draft: Draw | None = None,
+        code: Callable[..., str] | None = None,
+        facts_at: Callable[..., Mapping[str, Any]] | None = None,
         columns: int | None = None,
         zoom: int | None = None,
         cache: int = 128,
@@ -58,13 +64,22 @@ class Explorer(Live):
         still = [tuple(chosen) if len(controls) > 1 else (chosen,) for chosen in still]
         start = tuple(control.start for control in controls.values())
         self.still_positions = [self._position(chosen) for chosen in still or [start]]
-        self._draw, self._describe, self._columns, self._zoom, self._words = draw, describe, columns, zoom, words
+        self._draw, self._draft, self._describe, self._code, self._facts_at = draw, draft, describe, code, facts_at
+        self._columns, self._zoom, self._words = columns, zoom, words
+        self._drafts, self._last = Recent(cache), ()
+        first, control = next(iter(controls.items()))
+        varied = len(control.values) > 1
+        self._comparing = f"beside {self._written(first, start)}, where this slider stood first" if varied else ""
+
+    @property
+    def page(self) -> Mapping[str, str]:
+        return {name: self._words.get(name, "") for name in ("title", "caption")}
 
     def picture(self, *position: Any) -> np.ndarray:
         """The finished picture (H, W, 3) at a position, one value for each control."""
         position = self._position(position)
         if position not in self.pictures:
-            for _ in self._drafts(position):
+            for _ in self._steps(position):
                 pass
         return self.pictures[position]
 
@@ -84,81 +99,129 @@ class Explorer(Live):
             layout = {"column_labels": labels}
         else:
             layout = {"row_labels": labels, "columns": 1}
-        return image_grid(rearrange(panels, "n h w c -> n c h w"), **layout, **self._words)
+        words = {**self._words, "caption": hinted(self.page["caption"])}
+        return image_grid(rearrange(panels, "n h w c -> n c h w"), **layout, **words)
 
-    @cached_property
-    def widget(self) -> Any:
-        """The live view: a box of sliders, picture and words."""
-        self._join_loop()
-        room = {"description_width": f"{max(len(control.description) for control in self.controls.values()) + 1}ch"}
-        self._sliders, rows = [], []
-        for control in self.controls.values():
-            common = {
-                "options": [(control.label(value), value) for value in control.values],
-                "value": control.start,
-                "description": control.description,
-                "layout": {"width": "440px"},
-            }
-            if control.buttons or len(control.values) == 1:  # a slider needs two ends
-                slider = ipywidgets.ToggleButtons(**common, style={**room, "button_width": "6em"})
-                slider.add_class("widget-inline-hbox")  # the label in line with those of the sliders
-            else:
-                slider = ipywidgets.SelectionSlider(**common, continuous_update=control.live, style=room)
-            slider.observe(self._moved, names="value")
-            self._sliders.append(slider)
-            rows.append(slider)
-            if control.play:
-                player = ipywidgets.Play(max=len(control.values) - 1, value=slider.index, interval=150)
-                ipywidgets.jslink((player, "value"), (slider, "index"))
-                rows[-1] = ipywidgets.HBox([slider, player])
-        self._image = ipywidgets.Image(format="png", layout={"object_fit": "contain", "object_position": "left top"})
-        self._line = ipywidgets.HTML(layout={"min_height": "2em"})
-        for _ in self._show(drafts=False):
-            pass
-        return ipywidgets.VBox([*rows, self._image, self._line])
+    # --- the live view ------------------------------------------------------------------------------------
 
-    # --- drawing ------------------------------------------------------------------------------------------
+    def _fields(self) -> dict[str, Field]:
+        return {name: control.field() for name, control in self.controls.items()}
+
+    def _start(self) -> dict[str, Any]:
+        return {name: control.start for name, control in self.controls.items()}
 
     def _show(self, drafts: bool = True) -> Iterator[None]:
         """Show the picture where the sliders stand, and yield after every step of a sampler."""
-        position = tuple(slider.value for slider in self._sliders)
+        panel, moved, position = self.panel, self.panel.moved, None
         try:
-            words = self._describe(**self._named(position)) if self._describe else ""
-            shown = -math.inf
-            for item, done, total in self._drafts(position) if position not in self.pictures else ():
-                if drafts and done != total and time.monotonic() - shown > BETWEEN_DRAFTS:
-                    self._send(tile(getattr(item, "x0", item), self._columns), words, f"step {done} of {total or '…'}")
-                    shown = time.monotonic()
-                yield
-            self._send(self.pictures[position], words)
+            position = self._position([panel.values[name] for name in self.controls])
+            wanted = [position]
+            if panel.compare:
+                wanted.insert(0, (next(iter(self.controls.values())).start, *position[1:]))
+            missing = [each for each in wanted if each not in self.pictures]
+            panel.say(answered=moved, **({"state": "busy", "line": "drawing …"} if missing and drafts else {}))
+            if drafts and position in missing and self._draft:
+                yield from self._guess(position)
+                if position in self._drafts:
+                    self._send(position, self._corrected(position), state="draft", line="a draft, drawing …")
+            for each in missing:
+                yield from self._refine(each, drafts and each == position)
+            self._send(*(part for each in wanted[::-1] for part in (each, self.pictures[each])))
+            self._last = position
+            if self._draft and drafts:
+                yield from self._guess(position)  # for the next move
         except Exception as error:  # ipywidgets would swallow it, and the slider would seem dead
-            self._line.value = html.escape(f"{self._label(position)}: {in_words(error)}")
+            where = f"{self._label(position)}: " if position else ""
+            panel.say(answered=moved, state="error", line=f"{where}{in_words(error)}")
 
-    def _send(self, picture: np.ndarray, words: str, progress: str = "") -> None:
-        """A draft's words go before it, a finished picture's after it, so that no draft is called finished."""
-        separator = " · " if words and progress else ""
-        line = html.escape(words) + (f"<i>{separator}{progress}</i>" if progress else "")
-        if progress:
-            self._line.value = line
-        png = self._png(picture)
-        self._image.layout.width, self._image.layout.height = (f"{side}px" for side in png_size(png).values())
-        self._image.value = png
-        self._line.value = line
+    def _guess(self, position: tuple) -> Iterator[None]:
+        """Draw a draft, if there is one, and keep it."""
+        drawn, _ = self._started(self._draft, position) if position not in self._drafts else (iter(()), 0)
+        items: list[Any] = []
+        for item in drawn:
+            items = [item]
+            yield
+        for item in items:
+            self._drafts[position] = tile(getattr(item, "x", item), self._columns)
 
-    def _drafts(self, position: tuple) -> Iterator[tuple[Any, int, int]]:
-        """Draw: yields each draft, how many there have been and will be (0: unknown), and keeps the last."""
-        drawn, total = self._draw(**self._named(position)), 0
-        if isinstance(drawn, tuple):
-            drawn, total = drawn
+    def _corrected(self, position: tuple) -> np.ndarray:
+        """The draft; or, where it is nearer to the draft of the picture before than that one is to its picture, that
+        picture and what changes from draft to draft: their errors are alike, and cancel.
+        """
+        draft = self._drafts[position].astype(int)
+        if self._last in self._drafts and self._last in self.pictures:
+            before, finished = self._drafts[self._last].astype(int), self.pictures[self._last].astype(int)
+            if np.square(draft - before).sum() < np.square(finished - before).sum():
+                draft = finished + draft - before
+        return draft.clip(0, 255).astype(np.uint8)
+
+    def _refine(self, position: tuple, drafts: bool) -> Iterator[None]:
+        """Draw a picture; say how far it is, and, without a draft, show what is near enough to it."""
+        shown, drafts = time.monotonic(), drafts and self._draft is None
+        for item, done, total in self._steps(position):
+            if done != total and time.monotonic() - shown > BETWEEN_DRAFTS:
+                line, shown = f"step {done} of {total or '…'}", time.monotonic()
+                if drafts and done > LATE * total:
+                    picture = tile(getattr(item, "x0", item), self._columns)
+                    self._send(position, picture, state="draft", line=line)
+                else:
+                    self.panel.line = line
+            yield
+
+    def _send(self, position: tuple, picture: np.ndarray, *beside: Any, state: str = "done", line: str = "") -> None:
+        """Pictures and all the words that belong to them, at once; beside them another position and its picture."""
+        named, said, png = self._named(position), {}, self._png(picture)
+        if beside:
+            other, reference = beside
+            said = {"beside": self._png(reference), "beside_label": self._all(other), "beside_alt": self._alt(other)}
+        if state == "done":
+            line = self._describe(**named) if self._describe else ""
+        self.panel.say(
+            state=state,
+            line=line,
+            picture=png,
+            size=[*png_size(png).values()],
+            alt=self._alt(position),
+            label=self._all(position),
+            facts=". ".join(
+                part for part in (self.page["caption"].rstrip(". "), describe(self._facts(position))) if part
+            ),
+            code=self._code(**named) if self._code else f"explorer.picture({', '.join(map(repr, position))})",
+            **said,
+        )
+
+    def _file(self) -> tuple[str, bytes]:
+        position = self._position([self.panel.values[name] for name in self.controls])
+        words = {**self._words, "facts": self._facts(position), "zoom": 1}
+        figure = image_grid(rearrange(self._enlarged(self.picture(*position)), "h w c -> 1 c h w"), **words)
+        name = "_".join(f"{name}={value}" for name, value in self._named(position).items())
+        return f"{name}.png", figure.to_png()
+
+    # --- drawing ------------------------------------------------------------------------------------------
+
+    def _steps(self, position: tuple) -> Iterator[tuple[Any, int, int]]:
+        """Draw: yields what comes, how many there have been and will be (0: unknown), and keeps the last."""
+        drawn, total = self._started(self._draw, position)
         done, item = 0, None
-        for done, item in enumerate(drawn if isinstance(drawn, Iterator) else [drawn], start=1):
+        for done, item in enumerate(drawn, start=1):
             yield item, done, total
         check(done, "no picture came; a sampler can be run only once, so make a new one in the function")
         self.pictures[position] = tile(getattr(item, "x", item), self._columns)
 
+    def _started(self, draw: Draw, position: tuple) -> tuple[Iterator[Any], int]:
+        drawn = draw(**self._named(position))
+        drawn, total = drawn if isinstance(drawn, tuple) else (drawn, 0)
+        if drawn is None:
+            return iter(()), 0
+        return drawn if isinstance(drawn, Iterator) else iter([drawn]), total
+
     def _png(self, picture: np.ndarray) -> bytes:
+        return png_bytes(self._enlarged(picture))
+
+    def _enlarged(self, picture: np.ndarray) -> np.ndarray:
         zoom = self._zoom or max(1, min(WIDEST // picture.shape[1], TALLEST // picture.shape[0]))
-        return png_bytes(repeat(picture, "h w c -> (h down) (w across) c", down=zoom, across=zoom))
+        size = zoom * picture.shape[1], zoom * picture.shape[0]
+        return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
 
     # --- words --------------------------------------------------------------------------------------------
 
@@ -172,6 +235,19 @@ class Explorer(Live):
         """What tells the position from the other still ones, or all of it."""
         varying = self._varying() if position in self.still_positions else []
         return ", ".join(self._written(name, position) for name in varying or self.controls)
+
+    def _all(self, position: tuple) -> str:
+        return ", ".join(self._written(name, position) for name in self.controls)
+
+    def _alt(self, position: tuple) -> str:
+        return ": ".join(part for part in (self.page["title"] or "picture", self._all(position)) if part)
+
+    def _facts(self, position: tuple) -> dict[str, Any]:
+        """What made the picture at a position: its own values in the place of those of the still picture."""
+        named = self._named(position)
+        own = {self.controls[name].symbol or name: value for name, value in named.items()}
+        given = {name: value for name, value in self._words.get("facts", {}).items() if name not in {*own, *named}}
+        return {**given, **(self._facts_at(**named) if self._facts_at else own)}
 
     def _varying(self) -> list[str]:
         columns = zip(self.controls, zip(*self.still_positions, strict=True), strict=True)

@@ -1,49 +1,123 @@
-"""What every explorer stands on: an output that is live and still at once, and moves that never queue up.
+"""What every explorer stands on: a live panel with a still picture behind it, and moves that never queue up.
 
 A move of a control reaches the kernel as a message, in newer JupyterLabs on a thread of its own (a subshell). Drawing
 there would make later moves queue up, or run a network beside the cell that trains it. So a move only asks the event
 loop of the cells for a task, which draws step by step, lets other messages in between, and is cancelled by the next
 move. Without an event loop, as in a test, a move draws at once.
+
+The still picture is an output of its own: JupyterLab shows a widget rather than a picture beside it, and of a widget
+whose kernel is gone only an error. While the panel lives, a style sheet hides the still picture.
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
+from functools import cached_property
 from typing import Any
 
 from IPython import get_ipython
+from IPython.display import HTML, display
 
 from ..errors import UserError
 from ..figures import ReportFigure
+from .panel import Field, Panel
 
 PAUSE = 0.001  # seconds between two steps for the messages that are waiting
+HINT = "Run this cell to move the controls"
+CHILD = ".jp-OutputArea-child"
+DEAD = f"{CHILD}:has(+ {CHILD} img) .jupyter-widgets:not(:has(*))"
+STYLE = f"""<style>
+{CHILD}:has(.dlcv-explorer) + {CHILD} {{ display: none; }}
+{DEAD} {{ font-size: 0; }}
+{DEAD}::after {{ content: "{HINT}"; font-size: 13px; }}
+</style>"""
+"""A living panel hides the output behind it; a dead one is two words of an error, in whose place stands what to do."""
 
 
 class Live:
-    """The base of explorers. A subclass has `still`, a `ReportFigure`; `widget`, which calls `_join_loop` when it is
-    built and whose controls tell `_moved`; and `_show`, which answers where the controls stand: a generator that yields
-    wherever it may be given up, and what it yields, if anything, is how many seconds to wait for the next move.
+    """The base of explorers. A subclass has
+
+    - `still`, a `ReportFigure`, and `page`: title, caption of the live view;
+    - `_fields()` and `_start()`, the controls and their first values, and `_show(moved)`, which answers where they
+      stand: a generator that yields wherever it may be given up, and what it yields, if anything, is how many seconds
+      to wait for the next move;
+    - `_file()`: name and PNG of what is downloaded; `_upload(name, content)` where files are taken.
     """
 
     still: ReportFigure
-    widget: Any
+    page: Mapping[str, str]
+    _comparing = ""
     _loop: asyncio.AbstractEventLoop | None = None
     _task: asyncio.Task | None = None
 
-    def _show(self) -> Iterator[float | None]:
-        raise NotImplementedError
-
-    def _join_loop(self) -> None:
+    @cached_property
+    def panel(self) -> Panel:
+        """The live view, with its first answer."""
         with suppress(RuntimeError):
             self._loop = asyncio.get_running_loop()
+        panel = Panel(self._fields(), self._start(), title=self.page.get("title", ""), comparing=self._comparing)
+        self.__dict__["panel"] = panel  # what follows answers into it
+        for _ in self._show(drafts=False):
+            pass
+        panel.observe(self._moved, names=["values", "moved", "compare"])
+        panel.on_message(self._asked)
+        return panel
+
+    def move(self, **values: Any) -> None:
+        """Set controls by name, as a reader would.
+
+        >>> explorer.move(eta=0.5)   # doctest: +SKIP
+        """
+        self.panel.values = {**self.panel.values, **values}
+
+    def _fields(self) -> dict[str, Field]:
+        raise NotImplementedError
+
+    def _start(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _show(self, drafts: bool = True) -> Iterator[float | None]:
+        raise NotImplementedError
+
+    def _file(self) -> tuple[str, bytes]:
+        raise NotImplementedError
+
+    def _upload(self, name: str, content: bytes) -> None:
+        raise NotImplementedError
+
+    # --- what the reader does: called in whatever thread its message comes ---------------------------------
 
     def _moved(self, change: Any = None) -> None:
-        """A control stands elsewhere; called in whatever thread its message comes."""
         if self._loop is not None and self._loop.is_running():
             self._loop.call_soon_threadsafe(self._begin)
         else:
             for _ in self._show():
                 pass
+
+    def _asked(self, message: Mapping[str, Any], buffers: Sequence[memoryview] = ()) -> None:
+        asked = message.get("do")
+        if asked == "upload":
+            self._upload(str(message.get("name")), bytes(buffers[0]))
+            self._moved()
+        elif self._loop is not None and self._loop.is_running():
+            self._loop.call_soon_threadsafe(self._do, asked)
+        else:
+            self._do(asked)
+
+    # --- in the thread of the cells -------------------------------------------------------------------------
+
+    def _do(self, asked: str | None) -> None:
+        if asked == "stop":
+            if self._task is not None and not self._task.done():
+                self._task.cancel()
+                self.panel.say(state="stopped", line="stopped: the picture is of before; move a control to go on")
+        elif asked == "download":
+            try:
+                name, png = self._file()
+            except Exception as error:  # ipywidgets would swallow it
+                self.panel.say(line=in_words(error))
+            else:
+                self.panel.send({"file": name}, [png])
 
     def _begin(self) -> None:
         if self._task is not None:
@@ -55,13 +129,26 @@ class Live:
             for pause in steps:
                 await asyncio.sleep(pause or PAUSE)
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict, dict]:
+    # --- outputs --------------------------------------------------------------------------------------------
+
+    def _ipython_display_(self) -> None:
+        if not _run_by_a_program():
+            display(HTML(STYLE))
+            bundle, _ = self.panel._repr_mimebundle_()
+            display({**bundle, "text/plain": ""}, raw=True)
         try:
-            data, metadata = self.still._repr_mimebundle_()
+            display(self.still)
         except UserError as error:  # the controls may still have positions that can be drawn
-            data, metadata = {"text/plain": str(error)}, {}
-        live = {} if _run_by_a_program() else self.widget._repr_mimebundle_()
-        return {**live, **data}, metadata
+            print(error)
+
+
+def hinted(caption: str) -> str:
+    """The still picture's caption: where nothing answers, it says what to do.
+
+    >>> hinted("DDIM")
+    'DDIM. Run this cell to move the controls'
+    """
+    return ". ".join(part for part in (caption.rstrip(". "), HINT) if part)
 
 
 def in_words(error: Exception) -> str:

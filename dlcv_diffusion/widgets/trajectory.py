@@ -45,7 +45,8 @@ def step_explorer(
         check(count == len(pictures), f"{len(pictures)} pictures for {count} timesteps; give one for each")
         draw = dict(zip(map(int, timesteps), pictures, strict=True)).__getitem__
     check(timesteps is not None, "a function from t to a picture needs the timesteps to go through; give timesteps=…")
-    control = Control([int(t) for t in timesteps], description, label=str, start=start, play=True)
+    some = {"between": callable(steps)}  # of pictures there are only these
+    control = Control([int(t) for t in timesteps], description, label=str, start=start, play=True, **some)
     if still is None:
         still = [control.values[i] for i in np.unique(np.linspace(0, len(control.values) - 1, 6).round().astype(int))]
     return Explorer(lambda t: draw(t), {"t": control}, still, **options)
@@ -58,16 +59,16 @@ def guidance_explorer(
     start: float = 2.0,
     still: Sequence[float] = (0, 2, 4, 6),
     description: str = "guidance w",
-    live: bool = False,
+    live: bool = True,
     **options: Any,
 ) -> Explorer:
     """A slider over the guidance weight w, from no guidance (0) to too much.
 
     - sample: from w to images or a sampler, as the `draw` of an `Explorer`, from the same noises each time.
     - weights: the slider's positions. start: the first one. still: those in the still picture.
-    - live: sample while the slider is dragged. options: those of `Explorer`.
+    - live: sample while the slider is dragged. options: those of `Explorer`, such as `draft`, a quicker `sample`.
 
     >>> guidance_explorer(lambda w: ddim(guided(digits, labels, w), x_T, steps=20), columns=10)  # doctest: +SKIP
     """
-    control = Control(weights, description, start=start, live=live)
+    control = Control(weights, description, start=start, live=live, play=True)
     return Explorer(lambda w: sample(w), {"w": control}, still, **options)

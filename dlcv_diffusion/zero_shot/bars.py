@@ -23,12 +23,10 @@ def bars_html(
     cosines: Sequence[float],
     probabilities: Sequence[float],
     true: str | None = None,
-    *,
-    faded: bool = False,
 ) -> str:
     """A table of words with their bars, probabilities and cosines; of many words those that `figures.shown` names.
 
-    - true: see `figures.bar_colours`. faded: for bars that are no longer of what stands above them.
+    - true: see `figures.bar_colours`.
 
     >>> "<b>fox</b>" in bars_html(["fox", "owl"], [0.31, 0.25], [0.9, 0.1])
     True
@@ -48,8 +46,7 @@ def bars_html(
     left_out = len(words) - len(rows)
     more = f"<caption style='caption-side:bottom;text-align:left'>and {left_out} less probable</caption>"
     head = f'<thead><tr><th scope="col" style="{WORD};font-weight:400">word</th>{heads}</tr></thead>'
-    opacity = ";opacity:.4" if faded else ""
-    table = f'<table aria-label="probabilities" style="{TABLE}{opacity}">{more if left_out else ""}{head}'
+    table = f'<table aria-label="probabilities" style="{TABLE}">{more if left_out else ""}{head}'
     return f"{table}<tbody>{''.join(rows)}</tbody></table>"
 
 
@@ -64,17 +61,3 @@ def picture_html(picture: Image.Image, name: str) -> str:
     style = f"width:{BOX}px;height:{BOX}px;object-fit:contain;object-position:left top;max-width:100%;margin:0"
     alt = html.escape(f"the picture {name}", quote=True)
     return f'<img alt="{alt}" src="data:image/png;base64,{source}" style="{style}">'
-
-
-def warning_html(words: str) -> str:
-    """What is wrong, as a line that screen readers read at once."""
-    return line_html(f"⚠ {words}", "font-weight:600", role="alert")
-
-
-def small_html(words: str) -> str:
-    return line_html(words, "font-size:12px;opacity:.8", role="note")
-
-
-def line_html(words: str, style: str = "", role: str = "status") -> str:
-    """Words below the bars."""
-    return f'<div role="{role}" style="line-height:1.4;max-width:640px;{style}">{html.escape(words)}</div>'

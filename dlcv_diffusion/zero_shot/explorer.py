@@ -1,14 +1,13 @@
 """Any words, any picture, any temperature: zero-shot classification to play with."""
 
-import html
 import io
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-import ipywidgets
 from torch import Tensor
 
 from ..errors import check
@@ -16,8 +15,9 @@ from ..figures import ReportFigure, describe
 from ..images.pictures import open_picture
 from ..models.clip import Clip
 from ..recent import Recent
-from ..widgets.live import Live, in_words
-from .bars import bars_html, line_html, picture_html, small_html, warning_html
+from ..widgets.live import Live, hinted, in_words
+from ..widgets.panel import Field, as_dicts
+from .bars import bars_html, picture_html
 from .classify import above_zero, scores
 from .figures import temperatures_figure
 from .pictures import Pictures
@@ -101,10 +101,10 @@ class ZeroShotExplorer(Live):
     ) -> None:
         self.clip, self.pictures, self.words, self.template = clip, pictures, list(words), template
         self.temperature, self.temperatures = temperature, list(still)
-        self._page, self._facts = {"title": title, "caption": caption}, {"model": clip.name, **facts}
+        self.page, self._facts = {"title": title, "caption": caption}, {"model": clip.name, **facts}
         self._reader, self._drawn = Reader(clip, pictures), Recent(MOST_PICTURES)  # HTML by picture
-        self._uploaded: deque[dict[str, Any]] = deque(maxlen=1)  # the file that was not looked at yet
-        self._typed, self._shown = False, None
+        self._uploaded: deque[tuple[str, bytes]] = deque(maxlen=1)  # the file that was not looked at yet
+        self._typed, self._picture, self._bars = (), "", ""
         finished(self._reader.embeddings(_texts(words, template)))
 
     def probabilities(
@@ -129,9 +129,10 @@ class ZeroShotExplorer(Live):
         rows, cosines, refused = self._reader.for_still(self.words, _texts(self.words, self.template))
         pictures = [self._reader.read(row) for row in rows]
         true = [self._reader.true_word(row, self.words) for row in rows]
-        page, facts = dict(self._page), {**self._facts, "template": self.template}
+        page, facts = dict(self.page), {**self._facts, "template": self.template}
         if refused:
             page["caption"] = f"{page['caption'].rstrip('. ')}. Left out, since not to be read: {', '.join(refused)}"
+        page["caption"] = hinted(page["caption"])
         taus = list(zip(self._written(self.temperatures), self.temperatures, strict=True))
         return temperatures_figure(pictures, self.words, cosines, taus, **page, true=true, facts=facts)
 
@@ -141,138 +142,118 @@ class ZeroShotExplorer(Live):
         digits = next((n for n in range(3, 17) if len({f"{value:.{n}g}" for value in temperatures}) == different), 17)
         return [f"τ = {value:.{digits}g}{', as learnt' if self._is_own(value) else ''}" for value in temperatures]
 
-    @property
-    def controls(self) -> dict[str, ipywidgets.Widget]:
-        """What is typed into, chosen from and moved in the live view: words, template, picture, temperature.
-
-        >>> explorer.controls["words"].value = "a fox, a wolf"   # doctest: +SKIP
-        """
-        self.widget  # noqa: B018 - built when it is first asked for
-        found = (self._words, self._template, self._choice, self._slider)
-        return dict(zip(("words", "template", "picture", "temperature"), found, strict=True))
-
     # --- the live view ------------------------------------------------------------------------------------
 
-    @cached_property
-    def widget(self) -> ipywidgets.VBox:
-        """The live view: a box of controls, picture, bars and words."""
-        self._join_loop()
-        wide = {"layout": {"width": "auto", "max_width": "640px"}, "style": {"description_width": "13ch"}}
-        half = {**wide, "layout": {"width": "430px", "max_width": "100%"}}
-        self._words = ipywidgets.Textarea(
-            ", ".join(self.words), description="words", rows=2, tooltip="words, with commas between them", **wide
-        )
-        said = "what CLIP reads; {} is where the word goes"
-        self._template = ipywidgets.Text(self.template, description="template", tooltip=said, **wide)
-        options = [(self._reader.label(row), row) for row in range(len(self.pictures))]
-        self._choice = ipywidgets.Dropdown(options=options, description="picture", tooltip="the picture", **half)
-        self._upload = ipywidgets.FileUpload(
-            accept="image/*", description="upload your own", tooltip=GIVE, layout={"width": "auto"}
-        )
-        self._slider = self._log_slider(half)
-        own = f"as learnt, τ = {self.clip.temperature:.3g}"
-        self._reset = ipywidgets.Button(description=own, tooltip="back to the model's own", layout={"width": "auto"})
-        for text in (self._words, self._template):
-            text.observe(self._on_typing, names="value")
-        for control in (self._choice, self._slider):
-            control.observe(self._moved, names="value")
-        self._upload.observe(self._on_upload, names="value")
-        self._reset.on_click(lambda _: setattr(self._slider, "value", self.clip.temperature))
-        self._picture = ipywidgets.HTML(layout={"margin": "8px 16px 0 0"})
-        self._bars = ipywidgets.HTML(
-            layout={"margin": "4px 0 0", "flex": "1 1 300px", "min_width": "0", "max_width": "560px"}
-        )
-        self._line, self._below = ipywidgets.HTML(layout={"min_height": "2em"}), ipywidgets.HTML()
-        for _ in self._show():
-            pass
-        title = [ipywidgets.HTML(f"<b>{html.escape(self._page['title'])}</b>")] if self._page["title"] else []
-        rows = [(self._choice, self._upload), (self._slider, self._reset), (self._picture, self._bars)]
-        rows = [ipywidgets.HBox(row, layout={"flex_flow": "row wrap"}) for row in rows]
-        return ipywidgets.VBox([*title, self._words, self._template, *rows, self._line, self._below])
+    def _fields(self) -> dict[str, Field]:
+        rows = range(len(self.pictures))
+        taus = self._temperatures()
+        return {
+            "words": Field(kind="area", label="words", hint="words, with commas between them"),
+            "template": Field(kind="text", label="template", hint="what CLIP reads; {} is where the word goes"),
+            "picture": Field(kind="select", label="picture", values=[*rows], texts=[*map(self._reader.label, rows)]),
+            "file": Field(kind="file", label="or your own", accept="image/*"),
+            "temperature": Field(
+                kind="range",
+                label=f"temperature τ (learnt: {self.clip.temperature:.3g})",
+                values=taus,
+                texts=[f"{tau:.3g}" for tau in taus],
+            ),
+        }
 
-    def _log_slider(self, layout: dict[str, Any]) -> ipywidgets.FloatLogSlider:
-        """A slider whose positions are 2 % of a decade apart; one of them is the model's own temperature."""
+    def _start(self) -> dict[str, Any]:
+        said = {"words": ", ".join(self.words), "template": self.template}
+        return {**said, "picture": 0, "file": None, "temperature": self.temperature}
+
+    def _temperatures(self) -> list[float]:
+        """Those of the slider, 2 % of a decade apart; two of them are the model's own and the first."""
         own, first = math.log10(self.clip.temperature), math.log10(self.temperature)
-        low = own - STEP * math.ceil((own - min(-3.0, own, first)) / STEP)
-        words = {"description": "temperature τ", "tooltip": "the temperature τ", "readout_format": ".3g"}
-        high = max(1.0, own, first)
-        return ipywidgets.FloatLogSlider(self.temperature, min=low, max=high, step=STEP, **words, **layout)
+        low, high = min(-3.0, own, first), max(1.0, own, first)
+        steps = range(math.floor((low - own) / STEP), math.ceil((high - own) / STEP) + 1)
+        spaced = {10 ** (own + STEP * step) for step in steps if step}
+        return sorted({*spaced, self.clip.temperature, self.temperature})
 
     def _is_own(self, temperature: float) -> bool:
         return math.isclose(temperature, self.clip.temperature, rel_tol=1e-4)
 
-    # --- handlers: called in any thread, so they only take a note ------------------------------------------
-
-    def _on_typing(self, change: Any) -> None:
-        self._typed = True
-        self._moved()
-
-    def _on_upload(self, change: Any) -> None:
-        if change.new:
-            self._uploaded.append(change.new[-1])
-            self._moved()
+    def _upload(self, name: str, content: bytes) -> None:
+        self._uploaded.append((name, content))
 
     # --- the answer: steps in the thread of the cells -------------------------------------------------------
 
-    def _show(self) -> Iterator[float | None]:
+    def _show(self, drafts: bool = True) -> Iterator[float | None]:
         """Answer: first the picture, then its bars; yields where a later move may take over."""
-        if self._typed:
-            self._typed = False
+        panel = self.panel
+        asked, moved = dict(panel.values), panel.moved
+        before, self._typed = self._typed, (asked["words"], asked["template"])
+        panel.answered = moved
+        if drafts and self._typed != before:
             yield TYPING
         refused = self._take_upload()
-        if refused:
-            self._line.value = warning_html(refused)
         try:
-            picture, temperature = self._choice.value, self._slider.value
-            self._reset.disabled = self._is_own(temperature)
-            self._show_picture(picture)
-            words, template = words_in(self._words.value), _one_template(self._template.value)
+            picture, temperature = panel.values["picture"], above_zero(asked["temperature"])
+            self._picture = self._drawn_picture(picture)
+            self._say(state="busy")
+            words, template = words_in(asked["words"]), _one_template(asked["template"])
             texts = _texts(words, template)
             feature, embeddings = yield from self._reader.features(picture, texts)
             probabilities = scores(self.clip, feature, embeddings, temperature)[0].tolist()
             cosines = (feature @ embeddings.T)[0].tolist()
-            self._shown = (words, cosines, probabilities, self._reader.true_word(picture, words))
-            self._bars.value = bars_html(*self._shown)
-            self._line.value = warning_html(refused) if refused else self._note(words, texts)
+            self._bars = bars_html(words, cosines, probabilities, self._reader.true_word(picture, words))
             facts = describe({**self._facts, "template": template, "τ": f"{temperature:.3g}"})
-            self._below.value = small_html(f"{self._page['caption'].rstrip('. ')}. {facts}")
+            self._say(
+                state="done",
+                line=f"⚠ {refused}" if refused else self._note(words, texts),
+                facts=f"{self.page['caption'].rstrip('. ')}. {facts}",
+                code=f"explorer.probabilities({picture!r}, {', '.join(words)!r}, {template!r}, {temperature:.4g})",
+            )
         except Exception as error:  # ipywidgets would swallow it, and the controls would seem dead
-            self._line.value = warning_html("; ".join(said for said in (refused, in_words(error)) if said))
-            if self._shown:
-                self._bars.value = bars_html(*self._shown, faded=True)
+            self._say(state="error", line="; ".join(said for said in (refused, in_words(error)) if said))
+
+    def _say(self, **traits: Any) -> None:
+        self.panel.say(area=f'<div class="dlcv-figures">{self._picture}<div>{self._bars}</div></div>', **traits)
 
     def _take_upload(self) -> str:
         """Choose the picture that was uploaded last; one that cannot be read changes nothing, and it is said why."""
         if not self._uploaded:
             return ""
-        file = self._uploaded.pop()
+        name, content = self._uploaded.pop()
         try:
-            picture = open_picture(io.BytesIO(file["content"]), GIVE, file["name"], upright=True)
-            for old in [key for key in self._drawn if isinstance(key, str)]:
-                del self._drawn[old]
-            key = self._reader.take(f"your own: {file['name']}", picture)
-            self._choice.unobserve(self._moved, names="value")  # new options choose the first of them on the way
-            self._choice.options = [*self._choice.options[: len(self.pictures)], (self._reader.read(key)[0], key)]
-            self._choice.value = key
-            self._choice.observe(self._moved, names="value")
+            picture = open_picture(io.BytesIO(content), GIVE, name, upright=True)
         except Exception as error:  # as above
             return in_words(error)
-        finally:
-            self._upload.value = ()  # or the same file again would be no change
+        for old in [key for key in self._drawn if isinstance(key, str)]:
+            del self._drawn[old]
+        key, fields = self._reader.take(f"your own: {name}", picture), self._fields()
+        listed = fields["picture"]
+        own = {"values": [*listed.values, key], "texts": [*listed.texts, self._reader.read(key)[0]]}
+        fields["picture"] = replace(listed, **own)
+        self.panel.unobserve(self._moved, names=["values"])  # it is being answered
+        self.panel.say(fields=as_dicts(fields), values={**self.panel.values, "picture": key})
+        self.panel.observe(self._moved, names=["values"])
         return ""
 
-    def _show_picture(self, picture: int | str) -> None:
+    def _drawn_picture(self, picture: int | str) -> str:
         if picture not in self._drawn:
             name, pixels = self._reader.read(picture)
             self._drawn[picture] = picture_html(pixels, name)
-        self._picture.value = self._drawn[picture]
+        return self._drawn[picture]
+
+    def _file(self) -> tuple[str, bytes]:
+        asked = self.panel.values
+        words, template, picture = words_in(asked["words"]), _one_template(asked["template"]), asked["picture"]
+        feature, embeddings = finished(self._reader.features(picture, _texts(words, template)))
+        taus = list(zip(self._written([asked["temperature"]]), [asked["temperature"]], strict=True))
+        true, facts = [self._reader.true_word(picture, words)], {**self._facts, "template": template}
+        shown, cosines = [self._reader.read(picture)], feature @ embeddings.T
+        figure = temperatures_figure(shown, words, cosines, taus, **self.page, true=true, facts=facts)
+        return "zero_shot.png", figure.to_png()
 
     def _note(self, words: Sequence[str], texts: Sequence[str]) -> str:
         """What CLIP reads, and which words are no names that it says it knows."""
         new = unknown_names(self.clip, words)
         several = f"{', '.join(new[:5])}{' …' if len(new) > 5 else ''}"
         note = f" Not the name of a thing that it was trained on: {several}." if new else ""
-        return line_html(f"CLIP reads “{texts[0]}” and so on.{note}")
+        return f"CLIP reads “{texts[0]}” and so on.{note}"
 
 
 def _one_template(template: str) -> str:

@@ -28,37 +28,49 @@ def test_it_draws_what_the_sampler_draws(sd):
 
 def test_learnt_words_have_buttons_and_several_vectors_are_one_word(sd):
     assert learnt_words(sd) == ["<new1>", "<new2>"]
-    explorer = prompt_explorer(sd, "a fox", count=1, steps=2)
-    prompt = explorer.controls["prompt"]
-    before = explorer._image.value
-    buttons = [each for each in explorer.widget.children[1].children if hasattr(each, "click")]
-    assert [button.description for button in buttons] == ["<new1>", "<new2>"]
-    buttons[1].click()
-    assert prompt.value == "a fox <new2>"
-    assert explorer._image.value != before and "a fox &lt;new2&gt;" in explorer._image.value
-    assert "read as a · fox · &lt;new2&gt;" in explorer._line.value
+    panel = prompt_explorer(sd, "a fox", count=1, steps=2).panel
+    assert panel.fields[0]["insert"] == ["<new1>", "<new2>"]
 
 
 def test_controls_move_the_picture_and_back(sd):
     explorer = prompt_explorer(sd, "a fox", count=1, steps=2)
-    controls = explorer.controls
-    first = explorer._image.value
-    controls["seed"].value = 4
-    second = explorer._image.value
-    controls["scale"].value = 8.0
-    third = explorer._image.value
-    assert len({first, second, third}) == 3
-    controls["seed"].value, controls["scale"].value = 0, 3.0
-    assert explorer._image.value == first
+    panel = explorer.panel
+    first = panel.picture
+    explorer.move(seed=4)
+    second = panel.picture
+    explorer.move(scale=8.0)
+    third = panel.picture
+    explorer.move(prompt="a fox <new2>")
+    assert len({first, second, third, panel.picture}) == 4
+    assert panel.alt == "1 picture of the prompt: a fox <new2>" and panel.line == "read as a · fox · <new2>"
+    assert panel.facts.endswith("guidance scale = 8, seeds = 4") and panel.state == "done"
+    panel.values = dict(panel.start)
+    assert panel.picture == first
 
 
-def test_what_cannot_be_drawn_is_said_and_the_last_picture_fades(sd):
+def test_a_draft_comes_first(sd):
+    explorer, states = prompt_explorer(sd, "a fox", count=1, steps=10), []
+    explorer.panel.observe(lambda change: states.append(change.new), names="state")
+    explorer.move(seed=4)
+    assert states == ["busy", "draft", "done"]
+
+
+def test_what_is_shown_is_downloaded_and_the_line_of_code_draws_it_again(sd):
+    explorer = prompt_explorer(sd, "a fox", count=2, steps=2)
+    explorer.move(prompt="an owl", seed=3, scale=2.5)
+    assert explorer._file()[1].startswith(b"\x89PNG")
+    again = eval(explorer.panel.code, {"explorer": explorer})  # noqa: S307 - it is what the panel says
+    assert torch.equal(again, explorer.picture("an owl", 3, 2.5))
+
+
+def test_what_cannot_be_drawn_is_said_and_nothing_is_lost(sd):
     explorer = prompt_explorer(sd, "a fox", count=1, steps=2)
-    explorer.controls["prompt"].value = "a fox " * 30
-    assert "shorten it" in explorer._line.value and 'role="alert"' in explorer._line.value
-    assert "opacity:.4" in explorer._image.value
-    explorer.controls["prompt"].value = ""
-    assert "the empty prompt" in explorer._line.value and "opacity:1" in explorer._image.value
+    before = explorer.panel.picture
+    explorer.move(prompt="a fox " * 30)
+    assert "shorten it" in explorer.panel.line and explorer.panel.state == "error"
+    assert explorer.panel.picture == before
+    explorer.move(prompt="")
+    assert "the empty prompt" in explorer.panel.line and explorer.panel.state == "done"
 
 
 def test_the_still_has_a_row_for_each_prompt(sd, monkeypatch):
@@ -69,7 +81,7 @@ def test_the_still_has_a_row_for_each_prompt(sd, monkeypatch):
     (rows,), words = seen[0]
     assert torch.equal(rows, torch.cat([explorer.picture(prompt, 0, 3.0) for prompt in ("a fox", "a <new1>")]))
     assert words["row_labels"] == ["a fox", "a <new1>"] and words["columns"] == 3
-    assert words["facts"]["seeds"] == "0 … 2" and words["caption"] == "Two prompts"
+    assert words["facts"]["seeds"] == "0 … 2" and words["caption"].startswith("Two prompts. Run this cell")
 
 
 @pytest.mark.parametrize(

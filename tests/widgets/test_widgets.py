@@ -1,4 +1,4 @@
-"""Explorers: one output that is a live slider and a still picture, pictures kept within bounds, errors shown.
+"""Explorers: a live panel and a still picture behind it, pictures kept within bounds, errors shown.
 
 How a move of the slider is drawn beside the kernel's other work is tested in an event loop, as a notebook has one.
 """
@@ -10,14 +10,12 @@ from decimal import Decimal
 from fractions import Fraction
 from types import SimpleNamespace
 
-import nbformat
 import numpy as np
 import pytest
 import torch
-from nbconvert import HTMLExporter
 
 from dlcv_diffusion import Denoiser, NoiseSchedule, UserError, ddim, guided, last, seeded_noise
-from dlcv_diffusion.figures import tile
+from dlcv_diffusion.figures import read_facts, tile
 from dlcv_diffusion.interpolation import lerp, slerp
 from dlcv_diffusion.widgets import (
     Control,
@@ -28,6 +26,7 @@ from dlcv_diffusion.widgets import (
     step_explorer,
 )
 from dlcv_diffusion.widgets import explorer as explorer_module
+from dlcv_diffusion.widgets import live as live_module
 
 LIVE = "application/vnd.jupyter.widget-view+json"
 
@@ -43,56 +42,71 @@ class Grey:
         return np.full((self.images, 3, 8, 8), int(value * 10), np.uint8)
 
 
-def slider(explorer):
-    first = explorer.widget.children[0]
-    return first.children[0] if hasattr(first, "children") else first
+def slide(explorer, value, control=0):
+    """Set the first control, or another, as its reader would."""
+    explorer.move(**{list(explorer.controls)[control]: value})
 
 
 def image(explorer):
-    return explorer.widget.children[-2]
+    return explorer.panel.picture
 
 
 def words(explorer):
-    return explorer.widget.children[-1].value
+    return explorer.panel.line
 
 
-def test_the_output_holds_the_widget_and_the_still_picture():
-    data, metadata = guidance_explorer(Grey(), facts={"steps": 20})._repr_mimebundle_()
-    assert data[LIVE]["model_id"]
-    assert data["image/png"][:4] == b"\x89PNG"
-    assert metadata["image/png"]["width"] > 0
-    assert data["text/plain"] == "<figure: steps = 20>"
+def field(explorer, number=0):
+    return explorer.panel.fields[number]
 
 
-def test_html_made_without_a_kernel_shows_the_still_picture():
-    import base64
+@pytest.fixture
+def outputs(monkeypatch):
+    """A function that gives what an explorer puts below its cell: the data of each output."""
 
-    data, _ = step_explorer(Grey(), range(10))._repr_mimebundle_()
-    data["image/png"] = base64.b64encode(data["image/png"]).decode()
-    output = nbformat.v4.new_output("display_data", data)
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("explorer", outputs=[output])])
-    page, _ = HTMLExporter().from_notebook_node(notebook)
-    assert data["image/png"] in page
+    def shown(explorer):
+        found = []
+
+        def display(thing, raw=False):
+            found.append(thing if raw else {"text/html": thing.data} if hasattr(thing, "data") else bundle(thing))
+
+        monkeypatch.setattr(live_module, "display", display)
+        explorer._ipython_display_()
+        return found
+
+    def bundle(figure):
+        data, metadata = figure._repr_mimebundle_()
+        assert metadata["image/png"]["width"] > 0
+        return data
+
+    return shown
+
+
+def test_the_outputs_are_the_panel_and_behind_it_the_still_picture(outputs):
+    style, panel, still = outputs(guidance_explorer(Grey(), facts={"steps": 20}, caption="Greys"))
+    assert ".dlcv-explorer" in style["text/html"]
+    assert panel[LIVE]["model_id"] and panel["text/plain"] == "" and "image/png" not in panel
+    assert still["image/png"][:4] == b"\x89PNG" and LIVE not in still
+    assert still["text/plain"] == "<figure: Greys. Run this cell to move the controls. steps = 20>"
 
 
 def test_moving_the_slider_changes_the_picture_and_not_its_size():
     explorer = step_explorer(Grey(), range(10), describe=lambda t: f"SNR < {t}")
-    first, size = image(explorer).value, (image(explorer).layout.width, image(explorer).layout.height)
-    slider(explorer).value = 7
-    assert image(explorer).value == explorer.png(7) != first
-    assert (image(explorer).layout.width, image(explorer).layout.height) == size
-    assert words(explorer) == "SNR &lt; 7"
+    first, size = image(explorer), explorer.panel.size
+    slide(explorer, 7)
+    assert image(explorer) == explorer.png(7) != first
+    assert explorer.panel.size == size == [360, 360]
+    assert words(explorer) == "SNR < 7"
 
 
 def test_a_picture_is_drawn_once_and_only_so_many_are_kept():
     grey = Grey()
     explorer = guidance_explorer(grey, [0, 1, 2, 3], start=0, still=[0], cache=2)
-    explorer.widget  # noqa: B018 - built when it is first asked for
+    explorer.panel  # noqa: B018 - built when it is first asked for
     for w in (1, 0, 1, 0):
-        slider(explorer).value = w
+        slide(explorer, w)
     assert grey.asked == [0, 1]
     for w in (2, 3, 0):
-        slider(explorer).value = w
+        slide(explorer, w)
     assert grey.asked == [0, 1, 2, 3, 0]
     assert len(explorer.pictures) == 2
 
@@ -104,23 +118,60 @@ def test_an_error_is_shown_and_the_slider_goes_on_working():
         return Grey()(w)
 
     explorer = guidance_explorer(draw, [0, 2, 3, 4], still=[0, 2])
-    before = image(explorer).value
-    slider(explorer).value = 3.0
-    assert words(explorer) == "w = 3: MemoryError: too &lt;many&gt; images" and image(explorer).value == before
-    slider(explorer).value = 4.0
-    assert words(explorer) == "" and image(explorer).value == explorer.png(4.0)
+    before = image(explorer)
+    slide(explorer, 3.0)
+    assert words(explorer) == "w = 3: MemoryError: too <many> images" and image(explorer) == before
+    assert explorer.panel.state == "error"
+    slide(explorer, 4.0)
+    assert words(explorer) == "" and image(explorer) == explorer.png(4.0)
 
 
-def test_sliders_say_what_they_are_and_slow_ones_wait_until_they_are_let_go():
-    steps, guidance = step_explorer(Grey(), range(10)), guidance_explorer(Grey())
-    assert slider(steps).description == "timestep t" and slider(steps).continuous_update
-    assert slider(guidance).description == "guidance w" and not slider(guidance).continuous_update
-    assert slider(guidance).value == 2.0 and [label for label, _ in slider(guidance).options][:3] == ["0", "0.5", "1"]
+def test_sliders_say_what_they_are():
+    steps, guidance = field(step_explorer(Grey(), range(10))), field(guidance_explorer(Grey(), live=False))
+    assert (steps["label"], steps["live"], steps["play"], steps["whole"]) == ("timestep t", True, True, True)
+    assert (guidance["label"], guidance["live"], guidance["whole"]) == ("guidance w", False, False)
+    assert guidance["values"][:3] == [0, 0.5, 1] and guidance["texts"][:3] == ["0", "0.5", "1"]
 
 
-def test_a_player_runs_through_the_steps():
-    player = step_explorer(Grey(), range(0, 100, 10)).widget.children[0].children[1]
-    assert (player.min, player.max, player.value) == (0, 9, 0)
+def test_numbers_between_the_positions_can_be_typed_where_there_is_a_picture():
+    assert field(step_explorer(Grey(), range(10)))["between"]
+    assert not field(step_explorer([Grey()(t) for t in (1, 2)], [1, 2]))["between"]
+    explorer = guidance_explorer(Grey())
+    slide(explorer, 0.7)
+    assert image(explorer) == explorer.png(0.7) and "w = 0.7" in explorer.panel.alt
+
+
+def test_words_are_chosen_by_buttons_or_from_a_list():
+    few, many = Control(["slerp", "lerp"], "along", label=str), Control(list("abcdefg"), "letter", label=str)
+    assert (few.field().kind, many.field().kind) == ("choice", "select")
+
+
+def test_the_panel_says_all_that_the_still_picture_says():
+    explorer = guidance_explorer(
+        Grey(), title="Greys", caption="All alike.", facts={"steps": 20}, code=lambda w: f"grey({w:g})"
+    )
+    slide(explorer, 3)
+    panel = explorer.panel
+    assert (panel.title, panel.alt) == ("Greys", "Greys: w = 3")
+    assert panel.facts == "All alike. steps = 20, w = 3" and panel.code == "grey(3)"
+
+
+def test_two_positions_are_seen_beside_each_other():
+    explorer = guidance_explorer(Grey())
+    slide(explorer, 5)
+    explorer.panel.compare = True
+    assert explorer.panel.beside == explorer.png(2.0) and image(explorer) == explorer.png(5.0)
+    assert (explorer.panel.beside_label, explorer.panel.label) == ("w = 2", "w = 5")
+
+
+def test_a_picture_is_downloaded_with_its_facts(tmp_path):
+    explorer, sent = guidance_explorer(Grey(), facts={"steps": 20}), []
+    explorer.panel.send = lambda message, buffers: sent.append((message, buffers))
+    slide(explorer, 5)
+    explorer._asked({"do": "download"})
+    (message, (png,)) = sent[0]
+    (tmp_path / message["file"]).write_bytes(png)
+    assert read_facts(tmp_path / "w=5.png") == {"steps": 20, "w": 5}
 
 
 def test_a_samplers_steps_are_shown_as_x_above_x0():
@@ -129,7 +180,7 @@ def test_a_samplers_steps_are_shown_as_x_above_x0():
         return SimpleNamespace(t=t, x=x, x0=-x)
 
     explorer = step_explorer((step(t) for t in (9, 5, 0)), images=[0, 2])
-    assert [value for _, value in slider(explorer).options] == [9, 5, 0]
+    assert field(explorer)["values"] == [9, 5, 0]
     picture = explorer.picture(9)
     assert picture.shape == (17, 17, 3)  # two rows and columns of 8, a gap of 1
     assert (picture[:8, :8] == 242).all() and (picture[9:, 9:] == 13).all()
@@ -155,8 +206,8 @@ def test_several_controls():
     controls = {"eta": Control([0.0, 1.0], "η"), "seed": Control([1, 2], "seed", label=str)}
     explorer = Explorer(lambda eta, seed: Grey()(eta + seed), controls, [(0.0, 1), (1.0, 2)])
     assert [text.get_text() for text in explorer.still.texts] == ["eta = 0, seed = 1", "eta = 1, seed = 2"]
-    explorer.widget.children[1].value = 2
-    assert image(explorer).value == explorer.png(0.0, 2)
+    slide(explorer, 2, control=1)
+    assert image(explorer) == explorer.png(0.0, 2)
 
 
 def test_a_slider_that_cannot_stand_anywhere_is_refused():
@@ -219,8 +270,7 @@ def test_every_explorer_starts_and_stands_still_at_rounded_positions(kind, denoi
         "guidance": lambda: guidance_explorer(Grey(), ARANGE, start=0.15, still=ARANGE[3:5]),
         "step": lambda: step_explorer(Grey(), np.linspace(0, 20, 21), start=15.0, still=np.float32([15, 20])),
     }[kind]()
-    sliders = [getattr(row, "children", [row])[0] for row in children(explorer)]
-    assert sliders[0].value == (15 if kind == "step" else 0.15) and sliders[0].label == f"{sliders[0].value}"
+    assert [*explorer.panel.values.values()][0] == (15 if kind == "step" else 0.15)
     stills = [text.get_text() for text in explorer.still.texts]
     assert any("= 0.15" in text or "= 15" in text for text in stills)
     first, *others = explorer.still_positions[0]
@@ -230,20 +280,20 @@ def test_every_explorer_starts_and_stands_still_at_rounded_positions(kind, denoi
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_samples_that_are_not_finite_are_told_in_a_sentence(value):
+def test_samples_that_are_not_finite_are_told_in_a_sentence(value, outputs, capsys):
     def draw(w):
         yield np.zeros((1, 3, 8, 8), np.float32)
         yield np.full((1, 3, 8, 8), value if w == 3 else w / 10, np.float32)
 
     explorer = guidance_explorer(draw, [0, 2, 3, 4], still=[0, 2])
-    explorer.widget  # noqa: B018
-    slider(explorer).value = 3
+    explorer.panel  # noqa: B018
+    slide(explorer, 3)
     assert words(explorer).startswith("w = 3: ") and "finite" in words(explorer) and "Error" not in words(explorer)
     assert (3,) not in explorer.pictures
-    slider(explorer).value = 4
-    assert words(explorer) == "" and image(explorer).value == explorer.png(4)
-    data, metadata = guidance_explorer(draw, [0, 2, 3, 4], still=[0, 3])._repr_mimebundle_()
-    assert set(data) == {LIVE, "text/plain"} and "finite" in data["text/plain"] and metadata == {}
+    slide(explorer, 4)
+    assert words(explorer) == "" and image(explorer) == explorer.png(4)
+    style, panel = outputs(guidance_explorer(draw, [0, 2, 3, 4], still=[0, 3]))
+    assert LIVE in panel and "finite" in capsys.readouterr().out
 
 
 # --- drawing while the kernel goes on -----------------------------------------------------------------------
@@ -288,7 +338,7 @@ async def until(condition):
 
 
 def finished(explorer, w):
-    return (w,) in explorer.pictures and image(explorer).value == explorer.png(w)
+    return (w,) in explorer.pictures and image(explorer) == explorer.png(w)
 
 
 @pytest.fixture
@@ -296,9 +346,9 @@ def every_draft(monkeypatch):
     monkeypatch.setattr(explorer_module, "BETWEEN_DRAFTS", -1)
 
 
-def watched(widget, trait="value"):
+def watched(explorer, *traits):
     seen = []
-    widget.observe(lambda change: seen.append(change.new), names=trait)
+    explorer.panel.observe(lambda change: seen.append(change.new), names=list(traits))
     return seen
 
 
@@ -306,10 +356,10 @@ def test_moving_on_gives_up_the_work_under_way():
     async def scenario():
         sampler = Sampler()
         explorer = guidance_explorer(sampler, [0, 1, 2], start=0, still=[0])
-        explorer.widget  # noqa: B018 - built when it is first asked for
-        slider(explorer).value = 1
+        explorer.panel  # noqa: B018 - built when it is first asked for
+        slide(explorer, 1)
         await until(lambda: (1, 3) in sampler.taken)
-        slider(explorer).value = 2
+        slide(explorer, 2)
         await until(lambda: finished(explorer, 2))
         given_up = [number for w, number in sampler.taken if w == 1]
         assert given_up[-1] < 20 and sampler.taken[-1] == (2, 20)
@@ -323,9 +373,9 @@ def test_of_many_moves_only_the_latest_is_drawn():
     async def scenario():
         sampler = Sampler()
         explorer = guidance_explorer(sampler, range(10), start=0, still=[0])
-        explorer.widget  # noqa: B018
+        explorer.panel  # noqa: B018
         for w in range(1, 10):
-            slider(explorer).value = w
+            slide(explorer, w)
         await until(lambda: finished(explorer, 9))
         assert sampler.values() == [0, 9]
 
@@ -336,11 +386,11 @@ def test_a_move_that_comes_on_another_thread_is_drawn_on_that_of_the_cells_once_
     async def scenario():
         sampler = Sampler()
         explorer = guidance_explorer(sampler, [0, 1, 2], start=0, still=[0])
-        explorer.widget  # noqa: B018
+        explorer.panel  # noqa: B018
 
         def moves():
-            slider(explorer).value = 1
-            slider(explorer).value = 2
+            slide(explorer, 1)
+            slide(explorer, 2)
 
         subshell = threading.Thread(target=moves)
         subshell.start()
@@ -362,9 +412,9 @@ def test_other_work_of_the_loop_goes_on_between_two_steps():
                 await asyncio.sleep(0)
 
         explorer = guidance_explorer(sampler, [0, 1], start=0, still=[0])
-        explorer.widget  # noqa: B018
+        explorer.panel  # noqa: B018
         clock_task = asyncio.create_task(clock())
-        slider(explorer).value = 1
+        slide(explorer, 1)
         await until(lambda: finished(explorer, 1))
         clock_task.cancel()
         assert set(range(6, 10)) <= set(ticks)  # it ticked after every step
@@ -372,46 +422,94 @@ def test_other_work_of_the_loop_goes_on_between_two_steps():
     in_a_loop(scenario)
 
 
-def test_drafts_come_step_by_step_and_keep_the_size(every_draft):
+def test_a_sampler_without_a_draft_shows_what_is_near_the_end(every_draft):
     explorer = guidance_explorer(
-        Sampler(steps=4), [0, 1], start=0, still=[0], describe=lambda w: f"w < {w + 1:g}", columns=1
+        Sampler(steps=10), [0, 1], start=0, still=[0], describe=lambda w: f"w < {w + 1:g}", columns=1
     )
-    explorer.widget  # noqa: B018
-    pictures, lines = watched(image(explorer)), watched(explorer.widget.children[-1])
-    sizes = watched(image(explorer).layout, ["width", "height"])
-    slider(explorer).value = 1
-    drafts = [explorer._png(tile(grey_of(1, number), explorer._columns)) for number in (1, 2, 3)]
+    pictures, sizes = watched(explorer, "picture"), watched(explorer, "size")
+    slide(explorer, 1)
+    drafts = [explorer._png(tile(grey_of(1, number), explorer._columns)) for number in (7, 8, 9)]
     assert pictures == [*drafts, explorer._png(tile(grey_of(1, 100), explorer._columns))]
-    assert lines == [*(f"w &lt; 2<i> · step {number} of 4</i>" for number in (1, 2, 3)), "w &lt; 2"]
-    assert not sizes
+    assert words(explorer) == "w < 2" and not sizes
 
 
-def test_drafts_are_no_more_than_the_eye_can_follow(monkeypatch):
+def test_a_draft_comes_first_and_then_only_the_picture():
+    explorer = guidance_explorer(
+        Sampler(steps=10), [0, 1], start=0, still=[0], draft=lambda w: (grey_of(w, n) for n in (50, 60))
+    )
+    states, pictures = watched(explorer, "state"), watched(explorer, "picture")
+    slide(explorer, 1)
+    assert states == ["busy", "draft", "done"]
+    assert pictures == [explorer._png(tile(grey_of(1, number))) for number in (60, 100)]
+
+
+def test_a_draft_near_the_one_before_is_that_picture_and_what_changed():
+    """Of draft and picture, 40 apart, the next draft, 10 further, is the picture and those 10."""
+    explorer = guidance_explorer(
+        lambda w: np.full((1, 3, 8, 8), 140 + int(10 * w), np.uint8),
+        [0, 1, 9],
+        start=0,
+        still=[0],
+        draft=lambda w: np.full((1, 3, 8, 8), 100 + int(10 * w), np.uint8),
+    )
+    slide(explorer, 9)
+    slide(explorer, 0)
+    pictures = watched(explorer, "picture")
+    slide(explorer, 1)
+    near = explorer._png(np.full((8, 8, 3), 150, np.uint8))
+    assert pictures[-1] == near and len(pictures) == 1  # the guess was the picture itself
+
+
+def test_words_come_no_more_often_than_the_eye_can_follow(monkeypatch):
     explorer = guidance_explorer(Sampler(), [0, 1], start=0, still=[0])
-    explorer.widget  # noqa: B018
-    pictures = watched(image(explorer))
+    lines, pictures = watched(explorer, "line"), watched(explorer, "picture")
     monkeypatch.setattr(explorer_module, "BETWEEN_DRAFTS", 3600)
-    slider(explorer).value = 1
-    assert len(pictures) == 2  # the first draft, and the picture
+    slide(explorer, 1)
+    assert lines == ["drawing …", ""] and len(pictures) == 1
+
+
+def test_a_drawing_can_be_stopped():
+    async def scenario():
+        sampler = Sampler()
+        explorer = guidance_explorer(sampler, [0, 1], start=0, still=[0])
+        before = image(explorer)
+        slide(explorer, 1)
+        await until(lambda: (1, 3) in sampler.taken)
+        explorer._asked({"do": "stop"})
+        await until(lambda: explorer.panel.state == "stopped")
+        taken = len(sampler.taken)
+        await asyncio.sleep(0.05)
+        assert len(sampler.taken) == taken and image(explorer) == before and (1,) not in explorer.pictures
+        slide(explorer, 0)
+        slide(explorer, 1)
+        await until(lambda: finished(explorer, 1))
+
+    in_a_loop(scenario)
+
+
+def test_the_reader_is_told_which_of_his_moves_was_heard():
+    explorer = guidance_explorer(Grey(), [0, 1, 2], start=0, still=[0])
+    explorer.panel.say(values={"w": 2}, moved=7)
+    assert explorer.panel.answered == 7 and image(explorer) == explorer.png(2)
 
 
 def test_a_picture_that_was_seen_is_there_without_drafts(every_draft):
     sampler = Sampler()
     explorer = guidance_explorer(sampler, [0, 1], start=0, still=[0])
-    explorer.widget  # noqa: B018
-    slider(explorer).value = 1
-    taken, pictures = len(sampler.taken), watched(image(explorer))
-    slider(explorer).value = 0
-    slider(explorer).value = 1
+    explorer.panel  # noqa: B018
+    slide(explorer, 1)
+    taken, pictures = len(sampler.taken), watched(explorer, "picture")
+    slide(explorer, 0)
+    slide(explorer, 1)
     assert pictures == [explorer.png(0), explorer.png(1)] and len(sampler.taken) == taken
 
 
 def test_pictures_that_get_better_need_no_number_of_steps(every_draft):
     explorer = guidance_explorer(lambda w: (grey_of(w, n) for n in (1, 2)), [0, 1], start=0, still=[0])
-    explorer.widget  # noqa: B018
-    lines = watched(explorer.widget.children[-1])
-    slider(explorer).value = 1
-    assert lines == ["<i>step 1 of …</i>", "<i>step 2 of …</i>", ""]
+    explorer.panel  # noqa: B018
+    lines = watched(explorer, "line")
+    slide(explorer, 1)
+    assert lines == ["drawing …", "step 1 of …", "step 2 of …", ""]
     assert explorer.picture(1)[0, 0, 0] == 12
 
 
@@ -424,11 +522,11 @@ def test_an_error_half_way_is_shown_and_the_slider_goes_on_working():
 
     async def scenario():
         explorer = guidance_explorer(draw, [0, 1, 2], start=0, still=[0])
-        explorer.widget  # noqa: B018
-        slider(explorer).value = 1
+        explorer.panel  # noqa: B018
+        slide(explorer, 1)
         await until(lambda: words(explorer) == "w = 1: ValueError: the network burst")
         assert (1,) not in explorer.pictures
-        slider(explorer).value = 2
+        slide(explorer, 2)
         await until(lambda: finished(explorer, 2))
         assert words(explorer) == ""
 
@@ -438,20 +536,20 @@ def test_an_error_half_way_is_shown_and_the_slider_goes_on_working():
 def test_a_sampler_that_has_been_run_already_is_told():
     once = Sampler()(1)
     explorer = guidance_explorer(lambda w: once, [0, 1], start=0, still=[0])
-    explorer.widget  # noqa: B018
-    slider(explorer).value = 1
+    explorer.panel  # noqa: B018
+    slide(explorer, 1)
     assert words(explorer).startswith("w = 1: no picture came; a sampler can be run only once")
 
 
 def test_after_its_loop_has_ended_the_slider_draws_at_once():
     async def build():
         explorer = guidance_explorer(Grey(), [0, 1], start=0, still=[0])
-        explorer.widget  # noqa: B018
+        explorer.panel  # noqa: B018
         return explorer
 
     explorer = asyncio.run(build())
-    slider(explorer).value = 1
-    assert image(explorer).value == explorer.png(1)
+    slide(explorer, 1)
+    assert image(explorer) == explorer.png(1)
 
 
 # --- DDIM ---------------------------------------------------------------------------------------------------
@@ -473,21 +571,27 @@ def denoiser():
     return Denoiser(Small(), NoiseSchedule.linear(100), shape=(1, 8, 8), name="small")
 
 
-def children(explorer):
-    return explorer.widget.children[:-2]
-
-
 def test_the_eta_explorer_shows_what_ddim_gives(denoiser):
     explorer = eta_explorer(denoiser, steps=(5, 10), seeds=(3, 4), start=(0.25, 10, 3), zoom=1)
-    assert [control.description for control in children(explorer)] == ["noise added, η", "steps", "seed of the noise"]
-    assert [control.value for control in children(explorer)] == [0.25, 10, 3]
-    assert all(control.continuous_update for control in children(explorer))
+    assert [each["label"] for each in explorer.panel.fields] == ["noise added, η", "steps", "seed of the noise"]
+    assert explorer.panel.values == {"eta": 0.25, "steps": 10, "seed": 3}
+    assert all(each["live"] for each in explorer.panel.fields)
     x_T = seeded_noise((1, 1, 8, 8), [4])
     expected = last(ddim(denoiser, x_T, denoiser.schedule, steps=5, eta=0.5, seeds=[4])).x
     assert (explorer.picture(0.5, 5, 4) == tile(expected)).all()
     assert "fresh noise" in words(explorer)
-    children(explorer)[0].value = 0.0
+    slide(explorer, 0)
     assert "follows from x_T" in words(explorer)
+    assert explorer.panel.facts == "sampler = ddim, weights = small, η = 0, steps = 10, seed = 3"
+
+
+@pytest.mark.parametrize("explorer", [eta_explorer, alpha_explorer])
+def test_the_line_of_code_makes_the_picture_again(explorer, denoiser):
+    made = explorer(denoiser, **({"steps": (6, 12), "start": (0.0, 12, 0)} if explorer is eta_explorer else {"steps": 6}))
+    made.move(**({"eta": 0.35, "steps": 12, "seed": 5} if explorer is eta_explorer else {"alpha": 0.3, "way": "lerp"}))
+    names = {"last": last, "ddim": ddim, "seeded_noise": seeded_noise, "lerp": lerp, "denoiser": denoiser}
+    again = eval(made.panel.code, names)  # noqa: S307 - it is what the panel says
+    assert (made.picture(*made.panel.values.values()) == tile(again)).all()
 
 
 def test_the_eta_explorers_still_picture_goes_through_eta(denoiser):
@@ -508,7 +612,7 @@ def test_the_eta_explorer_refuses_what_ddim_cannot_draw_and_needs_no_still_posit
 def test_the_alpha_explorer_goes_along_the_sphere_or_the_line(denoiser):
     explorer = alpha_explorer(denoiser, steps=5, seeds=range(4), start=(0.5, "both", 2, 3), zoom=1)
     names = ["α", "along", "seed at α = 0", "seed at α = 1"]
-    assert [control.description for control in children(explorer)] == names
+    assert [each["label"] for each in explorer.panel.fields] == names
     a, b = (seeded_noise((1, 1, 8, 8), [seed]) for seed in (2, 3))
     for way, between in (("slerp", slerp), ("lerp", lerp)):
         expected = last(ddim(denoiser, between(a, b, 0.3), denoiser.schedule, steps=5)).x
@@ -519,7 +623,7 @@ def test_the_alpha_explorer_goes_along_the_sphere_or_the_line(denoiser):
     assert abs(both[:, 9:].astype(int) - explorer.picture(0.3, "lerp", 2, 3)).max() <= 1
     lengths = [f"{(x.norm() / 8).item():.2f}" for x in (slerp(a, b, 0.5), lerp(a, b, 0.5))]
     assert words(explorer) == f"length of the noise: slerp (left) {lengths[0]} √D, lerp (right) {lengths[1]} √D"
-    children(explorer)[1].value = "lerp"
+    slide(explorer, "lerp", control=1)
     assert words(explorer) == f"length of the noise: lerp {lengths[1]} √D"
 
 

@@ -7,7 +7,6 @@ import re
 import statistics
 import threading
 import time
-from datetime import UTC, datetime
 
 import pytest
 import torch
@@ -26,8 +25,6 @@ from dlcv_diffusion.zero_shot.bars import bars_html, picture_html
 from dlcv_diffusion.zero_shot.figures import WRONG, percent, temperatures_figure
 
 CLASSES = ["fox", "owl", "castle"]
-WHEN = datetime(2026, 1, 1, tzinfo=UTC)
-LIVE = "application/vnd.jupyter.widget-view+json"
 
 
 @pytest.fixture
@@ -47,15 +44,13 @@ def clip():
 @pytest.fixture
 def explorer(clip, pictures):
     explorer = zero_shot_explorer(clip, pictures)
-    explorer.widget  # noqa: B018 - built when it is first asked for
+    explorer.panel  # noqa: B018 - built when it is first asked for
     return explorer
 
 
 def bars(explorer):
     """(word, probability, cosine), row by row, as the live table writes them."""
-    return re.findall(
-        r'<th scope="row".*?>(?:▸ )?(?:<b>)?([^<]*).*?<td.*?>(.*?)</td><td.*?>(.*?)</td>', explorer._bars.value
-    )
+    return re.findall(r'<th scope="row".*?>(?:▸ )?(?:<b>)?([^<]*).*?<td.*?>(.*?)</td><td.*?>(.*?)</td>', explorer._bars)
 
 
 def words_of_bars(explorer):
@@ -63,13 +58,15 @@ def words_of_bars(explorer):
 
 
 def line(explorer):
-    return re.sub("<.*?>", "", explorer._line.value)
+    return explorer.panel.line
+
+
+def choices(explorer):
+    return next(field["texts"] for field in explorer.panel.fields if field["name"] == "picture")
 
 
 def uploaded(explorer, name, content):
-    explorer._upload.value = (
-        {"name": name, "type": "", "size": len(content), "content": content, "last_modified": WHEN},
-    )
+    explorer._asked({"do": "upload", "name": name}, [memoryview(content)])
 
 
 def a_png(colour="navy", size=(30, 20)):
@@ -163,25 +160,25 @@ def test_what_cannot_be_shown_is_refused_in_a_sentence(options, said, clip, pict
 
 
 def test_each_control_moves_what_it_should(explorer):
-    start, picture = bars(explorer), explorer._picture.value
+    start, picture = bars(explorer), explorer._picture
     assert words_of_bars(explorer) == ["a fox", "an owl", "a castle"] and "a castle" in line(explorer)
-    explorer._slider.value = 1.0
+    explorer.move(temperature=1.0)
     warmer = bars(explorer)
     assert warmer != start and [cos for *_, cos in warmer] == [cos for *_, cos in start]
-    assert explorer._picture.value == picture and not explorer._reset.disabled
-    explorer._reset.click()
-    assert bars(explorer) == start and explorer._reset.disabled
-    explorer._choice.value = 2
+    assert explorer._picture == picture and "τ = 1" in explorer.panel.facts
+    explorer.panel.values = dict(explorer.panel.start)
+    assert bars(explorer) == start
+    explorer.move(picture=2)
     assert (
-        explorer._picture.value != picture
+        explorer._picture != picture
         and bars(explorer) != start
         and words_of_bars(explorer) == [word for word, *_ in start]
     )
-    explorer._choice.value = 0
-    explorer._words.value = "a fox\na <cat>"
+    explorer.move(picture=0)
+    explorer.move(words="a fox\na <cat>")
     assert words_of_bars(explorer) == ["a fox", "a &lt;cat&gt;"]
     assert "CLIP reads “a photo of a fox.” and so on. Not the name of a thing" in line(explorer)
-    explorer._template.value = "{} at night"
+    explorer.move(template="{} at night")
     assert "“a fox at night”" in line(explorer)
 
 
@@ -195,27 +192,27 @@ def test_each_control_moves_what_it_should(explorer):
     ],
 )
 def test_words_that_do_not_do_are_said_and_nothing_is_lost(explorer, words, said):
-    before, was = bars(explorer), explorer._words.value
-    explorer._words.value = words
-    assert said in line(explorer).replace("&#x27;", "'") and "Error" not in line(explorer)
-    assert bars(explorer) == before and "opacity:.4" in explorer._bars.value
-    explorer._words.value = was
-    assert bars(explorer) == before and "opacity" not in explorer._bars.value
+    before, was = bars(explorer), explorer.panel.values["words"]
+    explorer.move(words=words)
+    assert said in line(explorer) and "Error" not in line(explorer)
+    assert bars(explorer) == before and explorer._bars in explorer.panel.area and explorer.panel.state == "error"
+    explorer.move(words=was)
+    assert bars(explorer) == before and explorer.panel.state == "done"
 
 
 def test_an_own_picture_joins_the_others_and_a_file_that_is_none_changes_nothing(explorer):
     given = bars(explorer)
     uploaded(explorer, "me <1>.png", memoryview(a_png()))
-    own, picture = bars(explorer), explorer._picture.value
+    own, picture = bars(explorer), explorer._picture
     assert own != given and 'alt="the picture your own: me &lt;1&gt;.png"' in picture
-    assert len(explorer._choice.options) == 5
+    assert len(choices(explorer)) == 5
     uploaded(explorer, "notes.txt", b"no picture at all")
-    assert "'notes.txt' is not a picture that can be read" in line(explorer).replace("&#x27;", "'")
-    assert (bars(explorer), explorer._picture.value) == (own, picture)
-    explorer._choice.value = 0
+    assert "'notes.txt' is not a picture that can be read" in line(explorer)
+    assert (bars(explorer), explorer._picture) == (own, picture)
+    explorer.move(picture=0)
     assert bars(explorer) == given
     uploaded(explorer, "second.png", a_png("orange"))
-    assert [label for label, _ in explorer._choice.options][4:] == ["your own: second.png"]
+    assert choices(explorer)[4:] == ["your own: second.png"]
     assert bars(explorer) not in (given, own)
 
 
@@ -225,11 +222,11 @@ def test_every_upload_is_shown_as_itself(explorer):
     for number in range(40):
         width, height = 20 + number, 60 - number
         uploaded(explorer, f"{number}.png", a_png((6 * number, 255 - 6 * number, 90), (width, height)))
-        shown = re.search('base64,(.*?)"', explorer._picture.value)[1]
+        shown = re.search('base64,(.*?)"', explorer._picture)[1]
         wide, high = Image.open(io.BytesIO(base64.b64decode(shown))).size
-        assert f"your own: {number}.png" in explorer._picture.value
+        assert f"your own: {number}.png" in explorer._picture
         assert abs(wide / high - width / height) < 0.05
-        seen.add(explorer._picture.value)
+        seen.add(explorer._picture)
     assert len(seen) == 40
     kept = [key for key in (*explorer._drawn, *(place for place, _ in explorer._reader._pictures)) if key != 0]
     assert len(set(kept)) == 1, "what was uploaded before is forgotten"
@@ -238,18 +235,18 @@ def test_every_upload_is_shown_as_itself(explorer):
 def test_the_same_file_can_be_uploaded_again(explorer):
     uploaded(explorer, "me.png", a_png())
     own = bars(explorer)
-    explorer._choice.value = 1
-    assert bars(explorer) != own and explorer._upload.value == ()
+    explorer.move(picture=1)
+    assert bars(explorer) != own
     uploaded(explorer, "me.png", a_png())
     assert bars(explorer) == own
 
 
 def test_words_cannot_be_taken_for_an_uploaded_picture(explorer):
     uploaded(explorer, "me.png", a_png())
-    key = explorer._choice.value
+    key = explorer.panel.values["picture"]
     before = explorer._reader._pictures[key, next(state for place, state in explorer._reader._pictures)]
-    explorer._template.value = "{}"
-    explorer._words.value = f"a fox, {key}"
+    explorer.move(template="{}")
+    explorer.move(words=f"a fox, {key}")
     assert before is explorer._reader._pictures[key, next(state for place, state in explorer._reader._pictures)]
     assert words_of_bars(explorer) == ["a fox", key]
 
@@ -262,8 +259,8 @@ def test_whatever_goes_wrong_with_an_upload_is_a_sentence(explorer, monkeypatch)
     monkeypatch.setattr("dlcv_diffusion.zero_shot.explorer.open_picture", full)
     uploaded(explorer, "me.png", a_png())
     assert "MemoryError: too large" in line(explorer) and bars(explorer) == before
-    assert len(explorer._choice.options) == 4
-    explorer._choice.value = 1
+    assert len(choices(explorer)) == 4
+    explorer.move(picture=1)
     assert "MemoryError" not in line(explorer) and bars(explorer) != before
 
 
@@ -276,17 +273,17 @@ def test_an_upload_is_opened_in_the_thread_of_the_cells_and_its_refusal_stays(cl
 
     async def scenario():
         explorer = zero_shot_explorer(clip, pictures)
-        explorer.widget  # noqa: B018
-        explorer._words.value = "a fox, a wolf"
+        explorer.panel  # noqa: B018
+        explorer.move(words="a fox, a wolf")
         await asyncio.sleep(0.01)
         await asyncio.to_thread(uploaded, explorer, "notes.txt", b"no picture at all")
-        before = len(explorer._choice.options), explorer._choice.value
+        before = len(choices(explorer)), explorer.panel.values["picture"]
         await asyncio.sleep(0.01)
         await explorer._task
         await asyncio.sleep(0.2)
-        assert "'notes.txt' is not a picture" in line(explorer).replace("&#x27;", "'")
+        assert "'notes.txt' is not a picture" in line(explorer)
         assert words_of_bars(explorer) == ["a fox", "a wolf"], "what was typed is answered all the same"
-        assert before == (len(explorer._choice.options), explorer._choice.value)
+        assert before == (len(choices(explorer)), explorer.panel.values["picture"])
 
     asyncio.run(asyncio.wait_for(scenario(), 60))
     assert opened == [threading.main_thread()]
@@ -302,13 +299,13 @@ def test_words_that_are_forgotten_meanwhile_are_there_all_the_same(clip, picture
 
 def test_training_between_two_steps_of_an_answer_does_not_break_it(clip, pictures):
     explorer = zero_shot_explorer(clip, pictures)
-    explorer.widget  # noqa: B018
-    explorer._words.unobserve_all("value")
-    explorer._words.value = ", ".join(f"word {n}" for n in range(30))
+    explorer.panel  # noqa: B018
+    explorer.panel.unobserve_all()
+    explorer.move(words=", ".join(f"word {n}" for n in range(30)))
     for _ in explorer._show():
         with torch.no_grad():
             next(clip.parameters()).mul_(1.01)
-    assert "Error" not in line(explorer) and "and 20 less probable" in explorer._bars.value
+    assert "Error" not in line(explorer) and "and 20 less probable" in explorer._bars
 
 
 def test_only_the_last_of_many_moves_is_encoded_and_texts_are_encoded_once(clip, pictures, monkeypatch):
@@ -318,14 +315,14 @@ def test_only_the_last_of_many_moves_is_encoded_and_texts_are_encoded_once(clip,
 
     async def scenario():
         explorer = zero_shot_explorer(clip, pictures, "fox, owl", template="{}")
-        explorer.widget  # noqa: B018
+        explorer.panel  # noqa: B018
         typed = "fox, owl, cat"
         for end in range(9, len(typed) + 1):
-            explorer._words.value = typed[:end]
+            explorer.move(words=typed[:end])
             await asyncio.sleep(0.005)
         while len(bars(explorer)) < 3:
             await asyncio.sleep(0.001)
-        explorer._slider.value = 2.0
+        explorer.move(temperature=2.0)
         await asyncio.sleep(0.05)
 
     asyncio.run(asyncio.wait_for(scenario(), 60))
@@ -336,10 +333,10 @@ def test_it_answers_within_a_fifth_of_a_second(explorer):
     times = {}
     for number in range(8):
         moves = {
-            "a picture": lambda: setattr(explorer._choice, "value", (number + 1) % 4),  # noqa: B023 - called at once
-            "a temperature": lambda: setattr(explorer._slider, "value", 0.02 * (number + 1)),  # noqa: B023
-            "a word": lambda: setattr(explorer._words, "value", f"a fox, an owl, {number} cats"),  # noqa: B023
-            "a template": lambda: setattr(explorer._template, "value", f"{{}} {number}"),  # noqa: B023
+            "a picture": lambda: explorer.move(picture=(number + 1) % 4),  # noqa: B023 - called at once
+            "a temperature": lambda: explorer.move(temperature=0.02 * (number + 1)),  # noqa: B023
+            "a word": lambda: explorer.move(words=f"a fox, an owl, {number} cats"),  # noqa: B023
+            "a template": lambda: explorer.move(template=f"{{}} {number}"),  # noqa: B023
             "an upload": lambda: uploaded(explorer, f"{number}.png", a_png((number, 0, 0), (640, 480))),  # noqa: B023
         }
         for name, move in moves.items():
@@ -347,6 +344,14 @@ def test_it_answers_within_a_fifth_of_a_second(explorer):
             move()
             times.setdefault(name, []).append(time.process_time() - begun)
     assert {name: spent for name, spent in times.items() if statistics.median(spent) >= 0.2} == {}
+
+
+def test_what_is_shown_is_downloaded_and_the_line_of_code_computes_it_again(explorer):
+    explorer.move(picture=2, temperature=0.5)
+    name, png = explorer._file()
+    assert name == "zero_shot.png" and png.startswith(b"\x89PNG")
+    shares = eval(explorer.panel.code, {"explorer": explorer})  # noqa: S307 - it is what the panel says
+    assert [share for _, share, _ in bars(explorer)] == [percent(share) for share in shares.tolist()]
 
 
 def test_bars_say_who_is_first_and_of_many_only_ten_are_shown():
@@ -363,10 +368,9 @@ def test_a_picture_keeps_its_shape():
 # --- the still picture ------------------------------------------------------------------------------------------------
 
 
-def test_the_still_has_pictures_at_temperatures_and_stands_beside_the_widget(clip, pictures):
+def test_the_still_has_pictures_at_temperatures(clip, pictures):
     explorer = zero_shot_explorer(clip, pictures, "a fox, a bridge", title="Words", facts={"seed": 0})
-    data, _ = explorer._repr_mimebundle_()
-    assert set(data) == {LIVE, "image/png", "text/plain"} and data["image/png"].startswith(b"\x89PNG")
+    assert explorer.still.caption.endswith("Run this cell to move the controls")
     words = [text.get_text() for text in explorer.still.texts]
     assert words[:2] == ["Words", "τ = 0.07, as learnt"] and words[4:] == [
         f"{n}_{n}.png: {CLASSES[n]}" for n in range(3)
@@ -407,7 +411,7 @@ def test_what_cannot_be_read_is_left_out_of_the_still_and_named(clip, pictures):
     some = Pictures(["0.png", "1.png", "2.png", "3.png"], pictures.labels, CLASSES, read)
     figure = zero_shot_explorer(clip, some).still
     assert [name[:5] for name in pictures_in(figure)] == ["0.png", "2.png", "3.png"]
-    assert figure.caption.endswith("Left out, since not to be read: 1.png")
+    assert figure.caption.endswith("Left out, since not to be read: 1.png. Run this cell to move the controls")
     broken |= {0, 2, 3}
     with pytest.raises(UserError, match=r"none of the first 4 pictures can be read: '0\.png' is not a picture"):
         zero_shot_explorer(clip, some).still  # noqa: B018
