@@ -168,6 +168,8 @@ PIXELS = """image => {
   return canvas.toDataURL();
 }"""
 
+TEXT_SIZE = "part => parseFloat(getComputedStyle(part).fontSize)"
+
 PROMPTS = """[...document.querySelectorAll('.jp-Notebook .jp-CodeCell')]
   .filter(cell => cell.querySelector('.cm-content')?.textContent.trim() !== '')
   .map(cell => cell.querySelector('.jp-InputPrompt').textContent)"""
@@ -218,8 +220,28 @@ class LabNotebook:
     def errors(self) -> list[str]:
         """What failed: tracebacks of cells, widgets that could not be shown."""
         failed = self.page.locator('[data-mime-type="application/vnd.jupyter.error"]').all_inner_texts()
-        dead = self.page.get_by_text(re.compile("^Error (displaying|creating) widget")).all_inner_texts()
-        return failed + dead
+        dead = self.page.get_by_text(re.compile("^Error (displaying|creating) widget")).all()
+        return failed + [text.inner_text() for text in dead if text.evaluate(TEXT_SIZE) > 0]
+
+    def save(self) -> None:
+        """Ctrl-S, and wait until the file is written."""
+        with self.page.expect_response(lambda response: response.request.method == "PUT"):
+            self.page.keyboard.press("Control+s")
+
+    def restart_kernel(self) -> None:
+        """As its reader does: 0, 0 in command mode, and yes."""
+        self.page.locator(".jp-InputPrompt").first.click()
+        self.page.keyboard.press("Escape")
+        self.page.keyboard.press("0")
+        self.page.keyboard.press("0")
+        self.page.locator(".jp-Dialog .jp-mod-accept").first.click()
+        self.page.locator(".jp-Dialog").wait_for(state="detached")
+
+    def reload(self) -> None:
+        """Open the page again."""
+        self.page.reload()
+        self.page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
+        self.page.get_by_text(re.compile(r"^(?!No Kernel).* \| Idle$")).first.wait_for()
 
     def view(self, number: int = 0) -> Any:
         """The live view of an explorer, scrolled to, as a Playwright locator."""
@@ -243,6 +265,10 @@ class LabNotebook:
     def words(self, number: int = 0) -> str:
         """The line below the picture."""
         return self.view(number).locator(".dlcv-line").inner_text()
+
+    def facts(self, number: int = 0) -> str:
+        """The caption, and the facts that made what is seen."""
+        return self.view(number).locator(".dlcv-facts").inner_text()
 
     def state(self, number: int = 0) -> str:
         """How things stand: done, waiting, busy, draft, stopped, error, or gone."""

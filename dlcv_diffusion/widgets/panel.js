@@ -35,7 +35,8 @@ function rangeControl(field, id, move) {
   const show = value => {
     range.value = nearest(values, value);
     range.setAttribute("aria-valuetext", text(value));
-    if (document.activeElement !== typed || +typed.value !== value) typed.value = +value.toPrecision(12);
+    const plain = +text(value); // a label may be words
+    typed.value = Number.isNaN(plain) ? +value.toPrecision(6) : plain;
   };
   const go = index => { show(values[index]); move(values[index]); };
   range.addEventListener("input", () => {

@@ -210,7 +210,8 @@ class ZeroShotExplorer(Live):
             self._say(state="error", line="; ".join(said for said in (refused, in_words(error)) if said))
 
     def _say(self, **traits: Any) -> None:
-        self.panel.say(area=f'<div class="dlcv-figures">{self._picture}<div>{self._bars}</div></div>', **traits)
+        bars = f'<div class="dlcv-bars">{self._bars}</div>'
+        self.panel.say(area=f'<div class="dlcv-figures">{self._picture}{bars}</div>', **traits)
 
     def _take_upload(self) -> str:
         """Choose the picture that was uploaded last; one that cannot be read changes nothing, and it is said why."""

@@ -587,8 +587,9 @@ def test_the_eta_explorer_shows_what_ddim_gives(denoiser):
 
 @pytest.mark.parametrize("explorer", [eta_explorer, alpha_explorer])
 def test_the_line_of_code_makes_the_picture_again(explorer, denoiser):
-    made = explorer(denoiser, **({"steps": (6, 12), "start": (0.0, 12, 0)} if explorer is eta_explorer else {"steps": 6}))
-    made.move(**({"eta": 0.35, "steps": 12, "seed": 5} if explorer is eta_explorer else {"alpha": 0.3, "way": "lerp"}))
+    of_eta = explorer is eta_explorer
+    made = explorer(denoiser, **({"steps": (6, 12), "start": (0.0, 12, 0)} if of_eta else {"steps": 6}))
+    made.move(**({"eta": 0.35, "steps": 12, "seed": 5} if of_eta else {"alpha": 0.3, "way": "lerp"}))
     names = {"last": last, "ddim": ddim, "seeded_noise": seeded_noise, "lerp": lerp, "denoiser": denoiser}
     again = eval(made.panel.code, names)  # noqa: S307 - it is what the panel says
     assert (made.picture(*made.panel.values.values()) == tile(again)).all()
