@@ -14,7 +14,7 @@ import typer
 from typer import Argument, Option
 
 from ..errors import check
-from . import figures, grade, options, personalise, sample, train, zero_shot
+from . import export, figures, grade, options, personalise, sample, train, zero_shot
 from .options import examples, group, numbers, speaks, written
 from .sentences import of_the_output, sentence
 
@@ -31,6 +31,7 @@ app.add_typer(grade.app, name="grade")
 app.add_typer(personalise.app, name="personalise")
 app.command("zero-shot", epilog=zero_shot.EXAMPLES)(zero_shot.zero_shot)
 app.command("figures", epilog=figures.EXAMPLES)(figures.figures)
+app.command("export", epilog=export.EXAMPLES)(export.export)
 
 
 def main() -> None:

@@ -34,7 +34,7 @@ from dlcv_diffusion.models import save_model
 from dlcv_diffusion.training import TrainConfig
 
 GROUPS = ["", "train", "sample", "grade"]
-VERBS = [*GROUPS, "figures", "convert", "info", "noise", "zero-shot", "train clip"]
+VERBS = [*GROUPS, "figures", "export", "convert", "info", "noise", "zero-shot", "train clip"]
 VERBS += ["personalise", "personalise train", "personalise merge"]
 VERBS += [f"{group} {what}" for group in GROUPS[1:] for what in ("digits", "faces")]
 
