@@ -13,6 +13,7 @@ import argparse
 import base64
 import io
 import os
+import platform
 import re
 import sys
 import textwrap
@@ -22,8 +23,6 @@ from pathlib import Path
 
 import nbformat
 import numpy as np
-from ipykernel.ipkernel import IPythonKernel
-from ipykernel.kernelspec import get_kernel_dict
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from PIL import Image
@@ -58,10 +57,18 @@ def solutions(notebook: Mapping) -> list[str]:
 
 def lab_metadata() -> dict[str, dict]:
     """What JupyterLab writes into a notebook of this Python when it is opened and saved."""
-    kernelspec = {"display_name": get_kernel_dict()["display_name"], "language": "python", "name": "python3"}
-    info = dict(IPythonKernel.language_info)
-    info["codemirror_mode"] = dict(info["codemirror_mode"])
-    return {"kernelspec": kernelspec, "language_info": info}
+    return {
+        "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+        "language_info": {
+            "codemirror_mode": {"name": "ipython", "version": 3},
+            "file_extension": ".py",
+            "mimetype": "text/x-python",
+            "name": "python",
+            "nbconvert_exporter": "python",
+            "pygments_lexer": "ipython3",
+            "version": platform.python_version(),
+        },
+    }
 
 
 def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:

@@ -16,9 +16,10 @@ from typer import Argument, Option
 from ..errors import check
 from . import export, figures, grade, options, personalise, sample, train, zero_shot
 from .options import examples, group, numbers, speaks, written
+from .progress import STOPPED
 from .sentences import of_the_output, sentence
 
-STOPPED, TERMINATED = 130, 143  # the exit codes after Ctrl-C, and after `kill` or a time limit
+TERMINATED = 143  # the exit code after `kill` or a time limit
 
 app = group(
     "Diffusion models for the DLCV homework: train, sample, grade and draw.",

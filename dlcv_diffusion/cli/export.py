@@ -16,7 +16,7 @@ EXAMPLES = examples(
 
 
 def export(
-    notebooks: Annotated[list[Path], Argument(metavar="NOTEBOOK…", help="as they were saved; nothing is run")],
+    notebooks: Annotated[list[Path], Argument(metavar="NOTEBOOK", help="as they were saved; nothing is run")],
     out: Annotated[Path, Option(help="the .html file of one notebook, or a folder for any number")] = Path(
         "runs/pages"
     ),
