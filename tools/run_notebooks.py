@@ -98,7 +98,7 @@ def slim(png: bytes) -> bytes:
     info, buffer = PngInfo(), io.BytesIO()
     for key, value in image.text.items():
         info.add_itxt(key, value)
-    few.save(buffer, "PNG", optimize=True, pnginfo=info)
+    few.save(buffer, "PNG", optimize=True, pnginfo=info, **({"dpi": dpi} if (dpi := image.info.get("dpi")) else {}))
     near = np.quantile(np.abs(before - after).max(-1), 0.999) <= UNSEEN
     return buffer.getvalue() if near and len(buffer.getvalue()) < len(png) else png
 
