@@ -63,6 +63,8 @@ def in_words(facts: Mapping[str, Any]) -> str:
     >>> in_words({"seeds": range(4), "sampler": "ddim", "steps": 50, "eta": 0.0, "weights": "faces"})
     'Seeds 0 to 3, DDIM, 50 steps, η\xa0=\xa00, model “faces”'
     """
-    said = [WORDS.get(name, lambda value, name=name: f"{name.replace('_', ' ')} {_series(value)}") for name in facts]
+    said = [
+        WORDS.get(name, lambda value, name=name: f"{name.replace('_', ' ')}{EQUALS}{_series(value)}") for name in facts
+    ]
     line = ", ".join(say(value) for say, value in zip(said, facts.values(), strict=True))
     return line[:1].upper() + line[1:]

@@ -82,7 +82,7 @@ def test_no_fact_of_ours_is_a_code_word():
     assert not re.search(
         r"_| = x|\[", in_words({**facts, "seeds_of_z": [1, 4], "noises": ["00", "01"]}).replace("η", "")
     )
-    assert in_words({"an_other": [0.5, 1]}) == "An other 0.5 and 1"
+    assert in_words({"an_other": [0.5, 1]}) == "An other\u00a0=\u00a00.5 and 1"
 
 
 def test_an_svg_has_text_and_a_pdf_has_fonts(tmp_path):
