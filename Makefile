@@ -29,7 +29,7 @@ run: $(INSTALLED)
 	@$(PY) tools/run_notebooks.py --figures figures
 
 lab: $(INSTALLED)
-	@$(PY) -m jupyterlab --notebook-dir=notebooks
+	@PYTHONPATH=tools $(PY) -m jupyterlab --notebook-dir=notebooks --ContentsManager.pre_save_hook=saving.keep_metadata
 
 test: $(INSTALLED) lint
 	$(OFFLINE) $(PY) -m pytest $(TESTS)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from run_notebooks import LIVE, solutions
+from run_notebooks import LIVE, lab_metadata, solutions
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -98,6 +98,18 @@ def test_its_outputs_have_no_errors_warnings_or_dead_widgets(code):
         assert output.get("name") != "stderr", f"warnings or progress in an output: {output.text[:200]}"
         assert LIVE not in output.get("data", {}), "run `make notebooks`: it leaves the still picture"
     assert any("image/png" in output.get("data", {}) for output in outputs(code)), "there is a picture"
+
+
+def test_its_metadata_are_what_jupyterlab_writes(path, notebook):
+    """Else git shows a change as soon as a notebook is opened; `make lab` keeps the version of Python."""
+
+    def without_version(metadata):
+        info = {key: value for key, value in metadata["language_info"].items() if key != "version"}
+        return {**metadata, "language_info": info}
+
+    assert without_version(notebook.metadata) == without_version(lab_metadata()), "run_notebooks.py --tidy"
+    assert re.fullmatch(r"3\.\d+\.\d+", notebook.metadata.language_info.version)
+    assert nbformat.writes(notebook) + "\n" == path.read_text(encoding="utf-8")
 
 
 def test_a_number_is_held_by_nbval(code):

@@ -19,7 +19,7 @@ GROUND |= {"inversion", "interpolation", "sampling", "denoiser", "recent", "read
 GROUND |= {"composition"}
 PROBLEMS = ("digits", "faces", "emoji", "zero_shot", "personalisation")
 FLOORS = [
-    *(GROUND, {"images"}, {"models"}, {"training"}, {"evaluation"}, {"figures"}, {"widgets"}),
+    *(GROUND, {"images"}, {"models"}, {"training"}, {"evaluation"}, {"figures"}, {"widgets"}, {"export"}),
     *({"digits", "faces", "emoji"}, {"zero_shot", "personalisation"}, {"cli"}, {"__main__"}),
 ]
 """From the ground up. A room imports from its own floor and from those below."""
@@ -31,8 +31,6 @@ TOOLS = {
     "ipykernel": "runs the notebooks",
     "jupyterlab": "`make lab`",
     "nbclient": "tools/run_notebooks.py",
-    "nbconvert": "exports notebooks with their sliders",
-    "nbformat": "tools/run_notebooks.py",
 }
 """What is required and not imported, and why."""
 

@@ -8,7 +8,7 @@ import nbformat
 import numpy as np
 import pytest
 from PIL import Image
-from run_notebooks import LIVE, environment, main, slim, solutions
+from run_notebooks import LIVE, environment, lab_metadata, main, slim, solutions
 
 from dlcv_diffusion.figures import png_bytes
 
@@ -68,9 +68,18 @@ def test_in_place_leaves_the_still_picture_and_nothing_that_changes(write, tmp_p
     once = json.loads(path.read_text())
     (output,) = once["cells"][0]["outputs"]
     assert "image/png" in output["data"] and LIVE not in output["data"]
-    assert "widgets" not in once["metadata"] and "version" not in once["metadata"]["language_info"]
+    assert once["metadata"] == lab_metadata()  # and nothing of widgets
     assert run(tmp_path, path, "--in-place") == 0
     assert json.loads(path.read_text()) == once
+
+
+def test_tidy_runs_nothing_and_leaves_what_is_tidy(write, tmp_path):
+    path = write("01_a.ipynb", "1 / 0")
+    assert main(["--tidy", str(path)]) == 0
+    once = path.read_bytes()
+    notebook = json.loads(once)
+    assert notebook["metadata"] == lab_metadata() and notebook["cells"][0]["outputs"] == []
+    assert main(["--tidy", str(path)]) == 0 and path.read_bytes() == once
 
 
 def test_a_download_fails_at_once(write, tmp_path, capsys):

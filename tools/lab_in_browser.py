@@ -87,10 +87,12 @@ def running_lab(
     command = [
         *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}"),
         *(f"--ServerApp.root_dir={folder}", f"--IdentityProvider.token={TOKEN}"),
+        "--ContentsManager.pre_save_hook=saving.keep_metadata",  # as `make lab` has it
         *(f"--LabApp.user_settings_dir={places['settings']}", f"--LabApp.workspaces_dir={places['workspaces']}"),
         *(f"--LabServerApp.app_settings_dir={places['app_settings']}", "--LabApp.extension_manager=readonly"),
     ]
     own = {f"JUPYTER_{name.upper()}_DIR": str(places[name]) for name in ("config", "data", "runtime")}
+    own["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     log = scratch / "jupyterlab.log"
     with log.open("w") as out:
         server = subprocess.Popen(
@@ -242,6 +244,11 @@ class LabNotebook:
         self.page.reload()
         self.page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
         self.page.get_by_text(re.compile(r"^(?!No Kernel).* \| Idle$")).first.wait_for()
+
+    def save(self) -> None:
+        """File > Save Notebook, by its keys, and wait until the server has written it."""
+        with self.page.expect_response(lambda answer: answer.request.method == "PUT" and "api/contents" in answer.url):
+            self.page.locator(".jp-Notebook").press("Control+s")
 
     def view(self, number: int = 0) -> Any:
         """The live view of an explorer, scrolled to, as a Playwright locator."""

@@ -3,6 +3,7 @@
     python tools/run_notebooks.py                        # all; executed copies go to runs/notebooks/
     python tools/run_notebooks.py notebooks/01_*.ipynb   # some
     python tools/run_notebooks.py --in-place             # on the CPU, outputs kept in place, for a commit
+    python tools/run_notebooks.py --tidy                 # nothing is run: metadata as a commit has them
 
 The notebooks find the figures' folder in $DLCV_FIGURES. If one fails, the others still run; the exit code is
 1.
@@ -12,6 +13,7 @@ import argparse
 import base64
 import io
 import os
+import platform
 import re
 import sys
 import textwrap
@@ -53,18 +55,29 @@ def solutions(notebook: Mapping) -> list[str]:
     return [textwrap.dedent(block).strip() for block in blocks]
 
 
+def lab_metadata() -> dict[str, dict]:
+    """What JupyterLab writes into a notebook of this Python when it is opened and saved."""
+    return {
+        "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+        "language_info": {
+            "codemirror_mode": {"name": "ipython", "version": 3},
+            "file_extension": ".py",
+            "mimetype": "text/x-python",
+            "name": "python",
+            "nbconvert_exporter": "python",
+            "pygments_lexer": "ipython3",
+            "version": platform.python_version(),
+        },
+    }
+
+
 def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Only what a reader needs is kept: no times, no state of widgets, no version of anybody's Python.
+    """Only what a reader needs is kept: no times, no state of widgets; of the kernel what JupyterLab would write.
 
     A widget is dead once its kernel is gone, and JupyterLab would show an error in its place. So the live
     view is taken out, and the still picture in the same output is what a reader sees until the cell is run.
     """
-    notebook.metadata = nbformat.from_dict(
-        {
-            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-            "language_info": {"name": "python"},
-        }
-    )
+    notebook.metadata = nbformat.from_dict(lab_metadata())
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         for output in cell.get("outputs", []):
@@ -85,7 +98,7 @@ def slim(png: bytes) -> bytes:
     info, buffer = PngInfo(), io.BytesIO()
     for key, value in image.text.items():
         info.add_itxt(key, value)
-    few.save(buffer, "PNG", optimize=True, pnginfo=info)
+    few.save(buffer, "PNG", optimize=True, pnginfo=info, **({"dpi": dpi} if (dpi := image.info.get("dpi")) else {}))
     near = np.quantile(np.abs(before - after).max(-1), 0.999) <= UNSEEN
     return buffer.getvalue() if near and len(buffer.getvalue()) < len(png) else png
 
@@ -115,6 +128,11 @@ def run(path: Path, kernel_environment: Mapping[str, str], timeout: int) -> nbfo
     return tidy(notebook)
 
 
+def write(notebook: nbformat.NotebookNode, path: Path) -> None:
+    with atomic_write(path) as temporary:
+        nbformat.write(notebook, temporary)
+
+
 def what_failed(error: Exception) -> str:
     """One or two lines: the exception, and the line of the cell that raised it, instead of nbclient's pages."""
     if isinstance(error, CellExecutionError):
@@ -133,6 +151,7 @@ def main(arguments: list[str] | None = None) -> int:
     add = parser.add_argument
     add("notebooks", nargs="*", type=Path, help="default: all of notebooks/")
     add("--in-place", action="store_true", help="keep the outputs in the notebooks; runs on the CPU")
+    add("--tidy", action="store_true", help="run nothing: put the metadata in order, as a commit has them")
     add("--cpu", action="store_true", help="hide the GPUs")
     add("--out", type=Path, default=ROOT / "runs" / "notebooks", help="folder of the executed copies")
     add("--figures", type=Path, default=ROOT / "figures", help="folder of the figures")
@@ -142,6 +161,10 @@ def main(arguments: list[str] | None = None) -> int:
     if not notebooks:
         print("there are no notebooks to run")
         return 1
+    if options.tidy:
+        for path in notebooks:
+            write(tidy(nbformat.read(path, as_version=4)), path)
+        return 0
     options.figures.mkdir(parents=True, exist_ok=True)
     began = time.time()
     kernel_environment = environment(options.figures, cpu=options.cpu or options.in_place)
@@ -154,8 +177,7 @@ def main(arguments: list[str] | None = None) -> int:
             executed, problem = run(path, kernel_environment, options.timeout), ""
             executed = slimmed(executed) if options.in_place else executed
             target = path if options.in_place else options.out / path.name
-            with atomic_write(target) as temporary:
-                nbformat.write(executed, temporary)
+            write(executed, target)
         except (CellExecutionError, CellTimeoutError, DeadKernelError, OSError, ValueError) as error:
             problem = what_failed(error)
         results.append((path.name, time.perf_counter() - start, problem))

@@ -14,11 +14,12 @@ import typer
 from typer import Argument, Option
 
 from ..errors import check
-from . import figures, grade, options, personalise, sample, train, zero_shot
+from . import export, figures, grade, options, personalise, sample, train, zero_shot
 from .options import examples, group, numbers, speaks, written
+from .progress import STOPPED
 from .sentences import of_the_output, sentence
 
-STOPPED, TERMINATED = 130, 143  # the exit codes after Ctrl-C, and after `kill` or a time limit
+TERMINATED = 143  # the exit code after `kill` or a time limit
 
 app = group(
     "Diffusion models for the DLCV homework: train, sample, grade and draw.",
@@ -31,6 +32,7 @@ app.add_typer(grade.app, name="grade")
 app.add_typer(personalise.app, name="personalise")
 app.command("zero-shot", epilog=zero_shot.EXAMPLES)(zero_shot.zero_shot)
 app.command("figures", epilog=figures.EXAMPLES)(figures.figures)
+app.command("export", epilog=export.EXAMPLES)(export.export)
 
 
 def main() -> None:

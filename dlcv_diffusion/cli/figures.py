@@ -18,6 +18,7 @@ EXAMPLES = examples(
     "dlcv figures --only faces --noises face/noise --face-weights UNet.pt --unet-py UNet.py --preset course",
     "dlcv figures --only zero-shot --pictures hw2_data/clip_zeroshot --clip ViT-B-32 --pretrained openai",
     "dlcv figures --only personalisation",
+    "dlcv figures --width column --format pdf --no-caption      (for a report in two columns)",
 )
 Problem = Literal["digits", "faces", "zero-shot", "personalisation"]
 OPTIONS: Mapping[Problem, Sequence[str]] = {
@@ -26,7 +27,7 @@ OPTIONS: Mapping[Problem, Sequence[str]] = {
     "zero-shot": ["pictures", "labels", "clip", "pretrained", "quick_gelu", "templates"],
     "personalisation": [],
 }
-"""Whose they are; `out`, `seed` and `device` are everybody's."""
+"""Whose they are; `out`, `width`, `format`, `caption`, `seed` and `device` are everybody's."""
 
 Draw = Callable[[Path], list[Path]]
 """Writes a problem's figures into a folder, and returns their paths."""
@@ -34,7 +35,12 @@ Draw = Callable[[Path], list[Path]]
 
 def figures(
     context: typer.Context,
-    out: Annotated[Path, Option(help="folder for the PNG files and the table")] = Path("figures"),
+    out: Annotated[Path, Option(help="folder for the figures and the table")] = Path("figures"),
+    width: Annotated[
+        Literal["column", "page"], Option(help="of the report: 3.3 or 7.0 inches; letters are 7 pt there, or more")
+    ] = "page",
+    format: Annotated[Literal["png", "pdf", "svg"], Option(help="png of 300 dpi, or drawings with text")] = "png",
+    caption: Annotated[bool, Option(help="draw it below the figure; else all are in captions.txt")] = True,
     only: Annotated[Problem | None, Option(help="one of the problems; all by default")] = None,
     weights: options.Weights = "digits",
     face_weights: options.FaceWeights = "faces",
@@ -60,6 +66,7 @@ def figures(
     device: options.Device = None,
 ) -> None:
     """Draw the report's figures."""
+    from ..figures import printed
     from ..files import staging_folder
 
     for problem, names in OPTIONS.items():
@@ -73,8 +80,12 @@ def figures(
         "personalisation": lambda: _personalisation(seed, device),
     }
     drawing = [begin() for problem, begin in draw.items() if only in (None, problem)]  # all weights, then all figures
-    with staging_folder(out) as staging:  # all of them or none
+    with staging_folder(out) as staging, printed(width, format=format, caption=caption) as captions:  # all or none
         paths = [path for problem in drawing for path in problem(staging)]
+        if not caption:
+            paths.append(staging / "captions.txt")
+            lines = [f"{name}: {said}\n" for name, said in captions.items()]
+            paths[-1].write_text("".join(lines), encoding="utf-8")
     for path in paths:
         print(out / path.name)
 

@@ -1,18 +1,15 @@
-"""What the verbs of the command line share: help with examples, options, and the progress of a training run."""
+"""What the verbs of the command line share: help with examples, and options."""
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 from typer import Option
 
 from ..errors import check
-
-if TYPE_CHECKING:
-    from ..training import TrainState
 
 MAX_SEED, MOST_SEEDS = 2**32 - 1, 10_000
 SEED = {"min": 0, "max": MAX_SEED}
@@ -108,21 +105,3 @@ def written(paths: Sequence[Path], what: str, how: str = "") -> str:
     """
     words = [f"{len(paths)} {what}{'' if len(paths) == 1 else 's'}", *([how] if how else [])]
     return f"{' '.join(words)}: {paths[0]}{f' … {paths[-1].name}' if len(paths) > 1 else ''}"
-
-
-def show_training(states: Iterable["TrainState"], out: Path, model: str = "model.safetensors") -> None:
-    """Run a training with a bar, and say where its weights are: the file or folder `model` in `out`."""
-    from accelerate import PartialState
-    from tqdm.auto import tqdm
-
-    bar = None
-    for state in states:
-        how = {"unit": "step", "smoothing": 0.05, "disable": None if speaks() else True}
-        bar = bar or tqdm(total=state.steps, initial=state.step - 1, **how)
-        bar.set_postfix_str(f"loss {state.loss:.4f}, {state.images_per_second:.0f} img/s", refresh=False)
-        bar.update()
-    if bar is not None:
-        bar.close()
-    PartialState().destroy_process_group()
-    if speaks():
-        print(f"trained weights: {out / model}")

@@ -8,7 +8,8 @@ from typer import Argument, Option
 from ..errors import check
 from ..files import atomic_write
 from . import options
-from .options import SEED, examples, given, group, show_training, written
+from .options import SEED, examples, given, group, written
+from .progress import show_training
 
 app = group(
     "Teach a text-to-image model new words by a few pictures.",
@@ -87,13 +88,19 @@ def train(
     check(several or prior is None, kept)
     check(several or not cutmix, "--cutmix goes with --method custom-diffusion, which learns several concepts")
     sd = load_text_to_image(model, device, config=config)
-    steps = train_custom_diffusion(sd, concepts, out, **run) if several else None
-    show_training(steps or train_textual_inversion(sd, concepts[0], out, **run), out)
+
+    def begin() -> Any:
+        if several:
+            return train_custom_diffusion(sd, concepts, out, **run)
+        return train_textual_inversion(sd, concepts[0], out, **run)
+
+    named = ", ".join(f"the pictures in '{folder}'" for folder in images)
+    show_training(begin, out, data=named, resume=resume)
 
 
 @app.command("merge", epilog=examples("dlcv personalise merge runs/dog runs/mug --out runs/both.safetensors"))
 def merge(
-    learnt: Annotated[list[Path], Argument(metavar="RUN...", help="runs or files of --method custom-diffusion")],
+    learnt: Annotated[list[Path], Argument(metavar="RUN", help="runs or files of --method custom-diffusion")],
     out: Annotated[Path, Option(metavar="FILE", help="the .safetensors file to write")],
     model: Model = "emoji",
     config: Config = None,

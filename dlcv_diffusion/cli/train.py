@@ -6,13 +6,17 @@ from typing import Annotated, Literal
 from typer import Option
 
 from . import options
-from .options import examples, given, group, show_training
+from .options import examples, given, group
+from .progress import show_training
 
 app = group(
     "Train a model.",
     *("dlcv train digits --preset tiny --out runs/tiny", "dlcv train faces --data faces64.zip"),
     *("dlcv train clip --precision auto", "dlcv train autoencoder", "dlcv train text-to-image"),
 )
+
+SAMPLE = "the sample of 4,000 digits that ships, of which 800 are held out; --data names more"
+EMOJI = "scenes of the emoji world that ships, made on the fly"
 
 
 @app.command(
@@ -48,7 +52,8 @@ def digits(
     run = {"resume": resume, "device": device, "checkpoint_every": checkpoint_every, "preview_every": preview_every}
     run |= given(steps=steps, batch_size=batch_size, lr=lr, seed=seed, precision=precision, compile=compile)
     extra = {name: value for name, value in {"svhn": svhn, "root": root, "photos": photos}.items() if value}
-    show_training(train_digits(preset, data, out, data_options=extra, **run), out)
+    named = SAMPLE if data == "sample" else f"'{data}', of which some are held out"
+    show_training(lambda: train_digits(preset, data, out, data_options=extra, **run), out, data=named, resume=resume)
 
 
 @app.command(
@@ -90,7 +95,10 @@ def faces(
     run = {"resume": resume, "device": device, "checkpoint_every": checkpoint_every, "preview_every": preview_every}
     run |= given(steps=steps, batch_size=batch_size, lr=lr, seed=seed, precision=precision, compile=compile)
     run |= given(prediction=prediction, teacher=teacher, weaker=weaker)
-    show_training(train_faces(data, preset, out, size=size, channels=channels, **run), out)
+    named = f"the pictures in '{data}', of which every tenth is held out"
+    show_training(
+        lambda: train_faces(data, preset, out, size=size, channels=channels, **run), out, data=named, resume=resume
+    )
 
 
 @app.command(
@@ -121,7 +129,8 @@ def clip(
 
     run = {"resume": resume, "device": device, "checkpoint_every": checkpoint_every, "preview_every": preview_every}
     run |= given(steps=steps, batch_size=batch_size, lr=lr, seed=seed, precision=precision, compile=compile)
-    show_training(train_clip(preset, out, leave_out=leave_out, **run), out)
+    named = f"{EMOJI}, without {leave_out}" if leave_out else EMOJI
+    show_training(lambda: train_clip(preset, out, leave_out=leave_out, **run), out, data=named, resume=resume)
 
 
 @app.command(
@@ -150,7 +159,7 @@ def autoencoder(
 
     run = {"resume": resume, "device": device, "checkpoint_every": checkpoint_every, "preview_every": preview_every}
     run |= given(steps=steps, batch_size=batch_size, lr=lr, seed=seed, precision=precision, compile=compile)
-    show_training(train_autoencoder(preset, out, **run), out, "model")
+    show_training(lambda: train_autoencoder(preset, out, **run), out, "model", data=EMOJI, resume=resume)
 
 
 @app.command(
@@ -184,4 +193,4 @@ def text_to_image(
     run = {"resume": resume, "device": device, "checkpoint_every": checkpoint_every, "preview_every": preview_every}
     run |= given(steps=steps, batch_size=batch_size, lr=lr, seed=seed, precision=precision, compile=compile)
     parts = {"autoencoder": autoencoder, "clip": clip, "init": init}
-    show_training(train_text_to_image(preset, out, **parts, **run), out, "model")
+    show_training(lambda: train_text_to_image(preset, out, **parts, **run), out, "model", data=EMOJI, resume=resume)

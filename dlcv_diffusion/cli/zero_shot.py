@@ -24,7 +24,7 @@ def zero_shot(
         Argument(metavar="IMAGES_DIR", help="with {label}_{n}.png; or emoji, emoji-woodcuts: small worlds' scenes"),
     ],
     labels: Annotated[
-        Path | None, Argument(metavar="LABELS.json", help="id2label.json; beside them by default")
+        Path | None, Argument(metavar="LABELS_JSON", help="id2label.json; beside them by default")
     ] = None,
     model: options.Clip = "emoji",
     pretrained: options.Pretrained = None,

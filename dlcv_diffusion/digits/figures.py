@@ -109,6 +109,5 @@ def write_digit_figures(
             "digits_overview.png": overview_figure(denoiser, config, seeds=range(seed, seed + 20)),
             "digits_reverse_strip.png": strip_figure(denoiser, config=every_step, seeds=(seed, seed + 10)),
         }
-        for name, figure in figures.items():
-            save_figure(figure, staging / name)
-    return [Path(out) / name for name in figures]
+        written = [save_figure(figure, staging / name) for name, figure in figures.items()]
+    return [Path(out) / path.name for path in written]

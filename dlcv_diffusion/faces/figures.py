@@ -210,9 +210,8 @@ def write_face_figures(
     written = []
     with staging_folder(out) as staging:
         for name, figure in tqdm(figures(), total=5, unit="figure", disable=None if progress else True):
-            save_figure(figure, staging / name)
-            written.append(name)
-    return [Path(out) / name for name in written]
+            written.append(save_figure(figure, staging / name))
+    return [Path(out) / path.name for path in written]
 
 
 def _noises(

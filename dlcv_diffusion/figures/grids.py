@@ -8,11 +8,16 @@ import numpy as np
 from einops import rearrange, reduce
 
 from ..errors import check
-from .page import DENSITY, MARGIN, PAGE, Facts, ReportFigure, style, text_width
+from .page import MARGIN, SMALLEST, Facts, ReportFigure, layout, style, text_width, wrapped
 from .rgb import WHITE, tile, to_rgb
 
-LABEL_SIZE, SMALLEST = 9.0, 6.0
+LABEL_SIZE, NARROW_SIZE = 9.0, 7.5
 LINE = 18
+HEAD_LINE = 11
+LARGEST, TALLEST = 4.0, 600
+"""Units that a pixel of an image takes in print, and that a grid is high there, at most."""
+LONGEST = 80
+"""Units that the names of rows may take in a narrow figure; longer ones go on in the next line."""
 
 
 def image_grid(
@@ -49,28 +54,34 @@ def image_grid(
         fits = labels is None or len(labels) == count
         check(fits, f"{len(labels or ())} labels for {count} {name} of images; give one for each")
 
-    left = MARGIN + (_widest(row_labels) + MARGIN if row_labels else 0)
-    mosaic = _mosaic(images, columns, PAGE - left - MARGIN, zoom, gap)
-    across, down = mosaic.shape[1] / DENSITY, mosaic.shape[0] / DENSITY
-    top = MARGIN + (LINE + 2 if title else 0) + (LINE if column_labels else 0)
-    width = ceil(max(left + across + MARGIN, 2 * MARGIN + text_width(title, 10, "bold")))
+    density, size = layout().density, NARROW_SIZE if layout().narrow else LABEL_SIZE
+    if layout().narrow and row_labels:
+        row_labels = ["\n".join(wrapped(label, LONGEST, size)) for label in row_labels]
+    left = MARGIN + (_widest(row_labels, size) + MARGIN if row_labels else 0)
+    mosaic = _mosaic(images, columns, layout().width - left - MARGIN, zoom, gap)
+    across, down = (side / density * _stretch(mosaic, left, images.shape[2], columns) for side in mosaic.shape[1::-1])
+    step = (across + gap) / columns
+    heads = _heads(column_labels or [], step)
+    titles = wrapped(title, layout().width - 2 * MARGIN, 10, "bold") if title else []
+    head = LINE + HEAD_LINE * max((label.count("\n") for label in heads), default=0) if heads else 0
+    top = MARGIN + (LINE * len(titles) + 2 if title else 0) + head
+    width = ceil(max([left + across + MARGIN, *(2 * MARGIN + text_width(line, 10, "bold") for line in titles)]))
 
     with style():
         fig = ReportFigure(width, ceil(top + down + MARGIN), caption=caption, facts=facts)
         axes = fig.place(left, top, across, down)
         axes.imshow(mosaic, aspect="auto", interpolation="nearest")
         axes.set_axis_off()
-        if title:
-            fig.write(left, MARGIN + LINE / 2, title, size=10, weight="bold", va="center")
-        if column_labels:
-            step = (across + gap) / columns
-            size = max(SMALLEST, min(LABEL_SIZE, LABEL_SIZE * step / _widest(column_labels)))
-            for index, label in enumerate(column_labels):
-                x = left + (index + 0.5) * step - gap / 2
-                fig.write(x, top - LINE / 2, label, size=size, ha="center", va="center")
+        start = left if width - left - MARGIN >= text_width(max(titles, key=len, default=""), 10, "bold") else MARGIN
+        for number, line in enumerate(titles):
+            fig.write(start, MARGIN + (number + 0.5) * LINE, line, size=10, weight="bold", va="center")
+        small = max(SMALLEST, min(size, size * step / _widest(heads, size))) if heads else size
+        for index, label in enumerate(heads):
+            x = left + (index + 0.5) * step - gap / 2
+            fig.write(x, top - head / 2, label, size=small, ha="center", va="center", linespacing=1.0)
         for index, label in enumerate(row_labels or []):
             y = top + (index + 0.5) * (down + gap) / rows - gap / 2
-            fig.write(left - MARGIN, y, label, size=LABEL_SIZE, ha="right", va="center")
+            fig.write(left - MARGIN, y, label, size=size, ha="right", va="center", linespacing=1.0)
     return fig
 
 
@@ -135,18 +146,36 @@ def reverse_strip(
     return image_grid(stacked, labels, columns, title, caption, zoom=zoom, facts=facts)
 
 
-def _widest(labels: Sequence[str]) -> int:
-    return ceil(max(1, *(text_width(label, LABEL_SIZE) for label in labels)))
+def _widest(labels: Sequence[str], size: float) -> int:
+    lines = [line for label in labels for line in label.split("\n")]
+    return ceil(max(1, *(text_width(line, size) for line in lines)))
+
+
+def _heads(labels: Sequence[str], room: float) -> list[str]:
+    """Names of columns; where even the smallest letters do not let each stand in one line of a report, in two."""
+    if not layout().print or all(text_width(label, SMALLEST) <= room - 2 for label in labels):
+        return list(labels)
+    return ["\n".join(label.rsplit(" ", 1)) for label in labels]
+
+
+def _stretch(mosaic: np.ndarray, left: float, pixels: int, columns: int) -> float:
+    """By how much a grid is enlarged to fill the width of print; on a screen a pixel stays a square of whole pixels."""
+    if not layout().print:
+        return 1.0
+    room = layout().width - left - MARGIN
+    widest = min(room, LARGEST * pixels * columns, TALLEST * mosaic.shape[1] / mosaic.shape[0])
+    return widest * layout().density / mosaic.shape[1]
 
 
 def _mosaic(images: np.ndarray, columns: int, room: float, zoom: int | None, gap: int) -> np.ndarray:
-    """The grid of (N, H, W, 3) in device pixels, `DENSITY` of them a unit."""
-    across = ((room + gap) / columns - gap) * DENSITY  # device pixels for one image
+    """The grid of (N, H, W, 3) in device pixels, so many of them a unit as the layout has."""
+    density = layout().density
+    across = ((room + gap) / columns - gap) * density  # device pixels for one image
     while zoom is None and min(images.shape[1:3]) >= 32 and images.shape[2] > across:
         images = _halved(images)
     fits = max(1, int(across // images.shape[2]))
-    device_zoom = zoom * DENSITY if zoom else fits - (fits % DENSITY if fits > DENSITY else 0)
-    return tile(rearrange(images, "n h w c -> n c h w"), columns, gap=gap * DENSITY, zoom=device_zoom)
+    device_zoom = zoom * density if zoom else fits - (fits % density if fits > density else 0)
+    return tile(rearrange(images, "n h w c -> n c h w"), columns, gap=gap * density, zoom=device_zoom)
 
 
 def _halved(images: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator
 
 from ..errors import UserError, check
-from .page import PAGE, Facts, ReportFigure, style
+from .page import Facts, ReportFigure, layout, style, wrapped
 
 MARKERS = "osD^vP"
 LINE = {"color": "#666666", "linewidth": 0.8, "linestyle": ":"}
@@ -50,7 +50,7 @@ def loss_curve(
             axes.plot(steps, mean, color=f"C{number}", label=name or None)
             lowest = min(lowest, np.nanmin(mean))
         _draw_marks(axes, marks)
-        axes.set(title=title, xlabel=x, ylabel=y, yscale="log")
+        axes.set(title=fitted(title), xlabel=x, ylabel=y, yscale="log")
         axes.set_ylim(bottom=0.4 * lowest)
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter("{x:g}")
@@ -79,7 +79,10 @@ def schedule_plot(schedules: Any, title: str = "", caption: str = "", *, facts: 
         _draw_marks(right, {"as much noise as image": 1})
         left.set(title=title or "What is left of the image", xlabel=time, ylabel=r"$\bar\alpha_t$", ylim=(-0.03, 1.03))
         right.set(title="Signal to noise", xlabel=time, ylabel="SNR", yscale="log")
-        fig.legend(handles=left.lines, loc="outside lower left", ncols=min(len(named), 3))
+        if layout().print:  # beyond the edge of a drawing comes its caption
+            left.legend()
+        else:
+            fig.legend(handles=left.lines, loc="outside lower left", ncols=min(len(named), 3))
     return fig
 
 
@@ -155,7 +158,7 @@ def line_plot(
         if band is not None:
             axes.axhspan(*band, color="#DDDDDD", label=band_label or None)
         _draw_curves(axes, x, curves, "places on the axis", markers)
-        axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
+        axes.set(title=fitted(title), xlabel=xlabel, ylabel=ylabel)
         if log_x:
             axes.set_xscale("log")
             ticks = list(x if log_x is True else log_x)
@@ -170,10 +173,23 @@ def line_plot(
 def panels(
     count: int, caption: str, facts: Facts | None, *, height: int = 280, **sharing: bool
 ) -> tuple[ReportFigure, list[Axes]]:
-    """A figure as wide as a page, and its panels from left to right."""
-    fig = ReportFigure(PAGE, height, caption=caption, facts=facts, layout="constrained")
+    """A figure as wide as a page, and its panels from left to right; in a narrow one from the top down."""
+    how = layout()
+    down = count if how.narrow else 1
+    height = 220 * down + 20 if how.narrow else height
+    fig = ReportFigure(how.width, height, caption=caption, facts=facts, layout="constrained")
     fig.get_layout_engine().set(w_pad=0.08, h_pad=0.06)
-    return fig, list(fig.subplots(1, count, squeeze=False, **sharing)[0])
+    return fig, list(fig.subplots(down, count // down, squeeze=False, **sharing).flat)
+
+
+def fitted(title: str, panels: int = 1) -> str:
+    """A panel's title, in as many lines as it needs.
+
+    >>> fitted("Short")
+    'Short'
+    """
+    how = layout()
+    return "\n".join(wrapped(title, how.width / (1 if how.narrow else panels) - 70, 10, "bold"))
 
 
 def _draw_curves(

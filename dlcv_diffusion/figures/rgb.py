@@ -56,14 +56,19 @@ def tile(images: Any, columns: int | None = None, *, gap: int = 1, zoom: int = 1
     return picture[: len(picture) - gap, : picture.shape[1] - gap]
 
 
-def png_bytes(picture: np.ndarray, text: dict[str, str] | None = None) -> bytes:
-    """A uint8 (H, W, 3) picture as the bytes of a PNG, with `text` in its metadata; without colours as a grey one."""
+def png_bytes(picture: np.ndarray, text: dict[str, str] | None = None, *, dpi: int | None = None) -> bytes:
+    """A uint8 (H, W, 3) picture as the bytes of a PNG, with `text` in its metadata; without colours as a grey one.
+
+    - dpi: pixels an inch, from which programs that print take its size.
+    """
     info = PngInfo()
     for key, value in (text or {}).items():
         info.add_itxt(key, value)
     buffer = io.BytesIO()
     pixels = picture[..., 0] if (picture == picture[..., :1]).all() else picture
-    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG", compress_level=6, pnginfo=info)
+    Image.fromarray(np.ascontiguousarray(pixels)).save(
+        buffer, "PNG", compress_level=6, pnginfo=info, **({"dpi": (dpi, dpi)} if dpi else {})
+    )
     return buffer.getvalue()
 
 

@@ -106,16 +106,18 @@ def write_personalisation_figures(
     names = ["beside.png", "style.png", "leak_apart.png", "leak_joint.png", "measured.csv"]
     names = [f"personalisation_{name}" for name in names]
     measured, (wanted, learnt) = measured_concepts(), [shipped_study(name) for name in STUDIES][0]
+    written: list[Path] = []
     with staging_folder(out) as staging:
         for name, study in zip(names, STUDIES, strict=False):
-            save_figure(ways_figure(study, load, progress=progress), staging / name)
+            written.append(save_figure(ways_figure(study, load, progress=progress), staging / name))
         titles = {"learnt apart": learnt.apart, "learnt together, with keys and values": (learnt.joint,)}
         for name, (title, files) in zip(names[2:], titles.items(), strict=False):
             sd = load()
             tokens = load_concepts(sd, *files)
-            save_figure(leak_figure(sd, wanted.prompt, tokens, range(seed, seed + 3), title=title), staging / name)
+            figure = leak_figure(sd, wanted.prompt, tokens, range(seed, seed + 3), title=title)
+            written.append(save_figure(figure, staging / name))
         _write_table(measured, staging / names[4])
-    return [Path(out) / name for name in names]
+    return [Path(out) / name for name in [*(path.name for path in written), names[4]]]
 
 
 def _write_table(measured: Sequence[Mapping[str, Any]], path: Path) -> None:

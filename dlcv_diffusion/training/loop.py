@@ -11,6 +11,7 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -74,8 +75,10 @@ def run(
     In the folder `out` it keeps `checkpoint.safetensors` (weights, average, optimiser, step; every `checkpoint_every`
     steps), `metrics.csv` (step, loss, lr, images_per_second), `samples/` (what `preview(average, path)` draws every
     `preview_every` steps) and, when it is done, `model.safetensors` or what else the objective saves, such as a folder
-    `model`: the averaged model, with the objective's facts and `metadata`. The objective's model is trained in place,
-    on `device`: the best there is by default, and its own for each of several processes.
+    `model`: the averaged model, with the objective's facts and `metadata`. A single process also keeps a checkpoint
+    after its first minute, and from the first checkpoint on writes the metrics every ten seconds. The objective's model
+    is trained in place, on `device`: the best there is by default, and its own for each of several processes. Whoever
+    throws a `KeyboardInterrupt` into the generator gets it back when the last step is in a checkpoint.
 
     Raises `UserError` when `resume` finds a checkpoint of other settings, data or frozen weights, or none where there
     was a run; when the folder holds a run already and `resume` is off; when the run cannot be saved, which a trial
@@ -86,7 +89,7 @@ def run(
     ...     print(state.step, state.loss)
     """
     out = Path(out)
-    check(checkpoint_every >= 1 and preview_every >= 1, "checkpoint_every and preview_every must be at least 1")
+    rhythm = Rhythm(checkpoint_every, preview_every)
     accelerator, device, config = _accelerator(device, config)
     _on_main(accelerator, partial(check_start, out, resume))
     training = Training(objective, config, accelerator, device)
@@ -122,16 +125,57 @@ def run(
             finish(out)
 
     _on_main(accelerator, begin)
+    rhythm.begin(alone=accelerator.num_processes == 1)
     for state in training.steps(start, elapsed):
-        kept = f"the last good checkpoint is '{path}'" if os.path.exists(path) else "there is no checkpoint"
-        became = f"the loss became {state.loss} at step {state.step}"
-        check(math.isfinite(state.loss), f"{became}; {kept}; try a lower learning rate")
+        _check_loss(state, path)
         metrics.add(state.step, state.loss, state.lr, state.images_per_second)
-        every = (checkpoint_every, preview_every)
-        saving, showing = (state.step == state.steps or state.step % count == 0 for count in every)
+        saving, showing, writing = rhythm.due(state, kept=os.path.exists(path))
         if saving or (showing and preview):
             _on_main(accelerator, partial(keep, state, saving, showing and preview))
-        yield state
+        elif writing:
+            metrics.write()
+        with _interrupted(partial(_on_main, accelerator, partial(keep, state, not saving, False))):
+            yield state
+
+
+class Rhythm:
+    """When a run saves and shows itself: every so many steps, and, of a single process, by the clock.
+
+    Raises `UserError` for fewer steps than one.
+    """
+
+    FIRST, METRICS = 60.0, 10.0  # seconds until a checkpoint that comes before its step, and between two `metrics.csv`
+
+    def __init__(self, checkpoint_every: int, preview_every: int):
+        self.checkpoint_every, self.preview_every = checkpoint_every, preview_every
+        check(min(checkpoint_every, preview_every) >= 1, "checkpoint_every and preview_every must be at least 1")
+
+    def begin(self, alone: bool) -> None:
+        """Start the clock. Several processes have several clocks and must do the same, so they go by steps."""
+        self.alone = alone
+        self.began = self.wrote = time.monotonic()
+
+    def due(self, state: TrainState, kept: bool) -> tuple[bool, bool, bool]:
+        """Whether a checkpoint, a preview and the metrics are due; `kept`: whether there is a checkpoint.
+
+        Without one, metrics would be of no run, and in the way of the next.
+        """
+        every, now = (self.checkpoint_every, self.preview_every), time.monotonic()
+        saving, showing = (state.step == state.steps or state.step % count == 0 for count in every)
+        saving = saving or (self.alone and not kept and now - self.began >= self.FIRST)
+        writing = self.alone and kept and now - self.wrote >= self.METRICS
+        self.wrote = now if saving or writing else self.wrote
+        return saving, showing, writing
+
+
+@contextmanager
+def _interrupted(keep: Callable[[], None]) -> Iterator[None]:
+    """Let `keep` do its work before a `KeyboardInterrupt` goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        keep()
+        raise
 
 
 class Training:
@@ -217,6 +261,12 @@ def check_start(out: str | Path, resume: bool = False, device: Any = None, **opt
     check(resume or not there, f"{held}; add --resume to go on with it, or {other}")
     run = rows or any(os.path.exists(Path(out) / name) for name in ("model.safetensors", "model"))
     check(there or not run, f"{held}, without a checkpoint to go on from; {other}, or move it away")
+
+
+def _check_loss(state: TrainState, path: Path) -> None:
+    kept = f"the last good checkpoint is '{path}'" if os.path.exists(path) else "there is no checkpoint"
+    became = f"the loss became {state.loss} at step {state.step}"
+    check(math.isfinite(state.loss), f"{became}; {kept}; try a lower learning rate")
 
 
 def _accelerator(device: torch.device | str | None, config: RunConfig) -> tuple[Any, torch.device, RunConfig]:

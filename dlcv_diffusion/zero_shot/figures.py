@@ -7,7 +7,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import check
-from ..figures.page import MARGIN, PAGE, Facts, ReportFigure, style
+from ..figures.page import MARGIN, SMALLEST, Facts, ReportFigure, layout, style, wrapped
 from .classify import above_zero
 from .pictures import Pictures
 from .result import Case
@@ -22,7 +22,8 @@ PALE = 0.55
 CASES_CAPTION = "Blue: the true class. Orange: predicted instead"
 MOST_BARS = 10
 
-SIDE, ROW = 84, 108
+SIDE, NARROW_SIDE, NAME = 84, 56, 24
+"""Units of a picture's side, the same in a narrow figure, and what its name takes above it."""
 LEGEND = 106
 """What the axis and the scale of grey take of a similarity figure's width."""
 
@@ -41,7 +42,7 @@ def similarity_figure(
     check(matrices, "there is no similarity matrix to show; give one by name")
     values = {name: np.asarray(matrix.detach().cpu().float()) for name, matrix in matrices.items()}
     low, high = min(matrix.min() for matrix in values.values()), max(matrix.max() for matrix in values.values())
-    side, top = min(320, (PAGE - LEGEND) // len(values) - 30), 60 if title else 34
+    side, top = min(320, (layout().width - LEGEND) // len(values) - 30), _below_title(title, 42)
     with style():
         fig = ReportFigure(LEGEND + len(values) * (side + 30), top + side + 30, caption=caption, facts=facts)
         for number, (name, matrix) in enumerate(values.items()):
@@ -80,19 +81,25 @@ def cases_figure(
     places = {name: row for row, name in enumerate(pictures.files)}
     unknown = next((case.file for case in cases if case.file not in places), None)
     check(unknown is None, f"'{unknown}' is not among the pictures; give those that were classified")
-    rows, across = per_column or -(-len(cases) // columns), PAGE // columns
-    top = (34 if title else MARGIN) + (18 if heads else 0)
+    rows, side = per_column or -(-len(cases) // columns), NARROW_SIDE if layout().narrow else SIDE
+    start = _below_title(title) + (18 if heads else 0)
+    block = rows * (side + NAME) + (18 if heads else 0)  # in a narrow figure the columns stand below each other
+    across = layout().width if layout().narrow else layout().width // columns
+    count = -(-len(cases) // rows)
+    size = (across, start + count * block) if layout().narrow else (across * columns, start + rows * (side + NAME))
     with style():
-        fig = ReportFigure(across * columns, top + rows * ROW + MARGIN, caption=caption, facts=facts)
+        fig = ReportFigure(size[0], size[1] + MARGIN, caption=caption, facts=facts)
         _write_title(fig, title)
-        for column, name in enumerate(heads):
-            fig.write(column * across + MARGIN, top - 9, name, size=9, va="center", parse_math=False)
+        corners = [(0, start + n * block) if layout().narrow else (n * across, start) for n in range(count)]
+        for (left, top), name in zip(corners, heads, strict=False):
+            fig.write(left + MARGIN, top - 9, name, size=9, va="center", parse_math=False)
         for number, case in enumerate(cases):
-            left, above = number // rows * across + MARGIN, top + number % rows * ROW
-            _picture(fig, pictures.read(places[case.file]), f"{case.file}: {case.true}", left, above + 16)
+            left, top = corners[number // rows]
+            left, above = left + MARGIN, top + number % rows * (side + NAME)
+            _picture(fig, pictures.read(places[case.file]), f"{case.file}: {case.true}", left, above + 16, side)
             names, values = zip(*case.top, strict=True)
             bars = zip(names, values, bar_colours(names, values, case.true), strict=True)
-            _bars(fig, list(bars), left + SIDE + 6, above + 16, across - SIDE - 3 * MARGIN, SIDE)
+            _bars(fig, list(bars), left + side + 6, above + 16, across - side - 3 * MARGIN, side)
     return fig
 
 
@@ -126,17 +133,17 @@ def temperatures_figure(
     fits = tuple(cosines.shape) == (len(pictures), len(words))
     taus = [above_zero(temperature) for _, temperature in temperatures]
     check(fits, f"cosines of shape {tuple(cosines.shape)} for {len(pictures)} pictures and {len(words)} words")
-    high, top = max(SIDE, 13 * min(len(words), MOST_BARS)), (34 if title else MARGIN) + 18
+    high, top = max(SIDE, 13 * min(len(words), MOST_BARS)), _below_title(title) + 18
     first, row = 2 * MARGIN + SIDE, high + 24
-    across = (PAGE - first) / len(temperatures)
+    across = (layout().width - first) / len(temperatures)
     with style():
-        fig = ReportFigure(PAGE, top + len(pictures) * row, caption=caption, facts=facts)
+        fig = ReportFigure(layout().width, top + len(pictures) * row, caption=caption, facts=facts)
         _write_title(fig, title)
         for column, (name, _) in enumerate(temperatures):
             fig.write(first + column * across, top - 9, name, size=9, va="center", parse_math=False)
         for number, (name, picture) in enumerate(pictures):
             above = top + number * row + 16
-            _picture(fig, picture, name, MARGIN, above)
+            _picture(fig, picture, name, MARGIN, above, SIDE)
             for column, temperature in enumerate(taus):
                 values = (cosines[number].double() / temperature).softmax(0).tolist()
                 colours = bar_colours(words, values, true[number] if true else None)
@@ -178,15 +185,24 @@ def percent(share: float, digits: int = 1) -> str:
     return f"< {least:g} %" if share < 0.5 else f"> {100 - least:g} %"
 
 
+def _title_lines(title: str) -> list[str]:
+    return wrapped(title, layout().width - 2 * MARGIN, 10, "bold") if title else []
+
+
+def _below_title(title: str, first: int = 16) -> int:
+    """Where a figure's content begins, in units from the top, below a title of one line or more."""
+    return first + 18 * len(_title_lines(title)) if title else max(MARGIN, first - MARGIN)
+
+
 def _write_title(fig: ReportFigure, title: str) -> None:
-    if title:
-        fig.write(MARGIN, 16, title, size=10, weight="bold", va="center")
+    for number, line in enumerate(_title_lines(title)):
+        fig.write(MARGIN, 16 + 18 * number, line, size=10, weight="bold", va="center")
 
 
-def _picture(fig: ReportFigure, picture: Image.Image, name: str, left: float, top: float) -> None:
+def _picture(fig: ReportFigure, picture: Image.Image, name: str, left: float, top: float, side: int) -> None:
     """A picture in a square, with a name above it."""
     small = picture.resize((2 * SIDE, 2 * SIDE), Image.Resampling.BICUBIC, reducing_gap=2)
-    axes = fig.place(left, top, SIDE, SIDE)
+    axes = fig.place(left, top, side, side)
     axes.imshow(np.asarray(small), aspect="auto")
     axes.set_axis_off()
     fig.write(left, top - 8, name, size=7.5, va="center", parse_math=False)
@@ -200,6 +216,13 @@ def _bars(
     axes = fig.place(left, top, width, height)
     for number, (name, value, colour) in enumerate(bars):
         axes.barh(number, value, height=0.86, color=colour, alpha=PALE)
-        axes.text(0.015, number, f"{name}  {percent(value, 0)}", size=min(8.0, step / 2), va="center", parse_math=False)
+        axes.text(
+            0.015,
+            number,
+            f"{name}  {percent(value, 0)}",
+            size=max(SMALLEST, min(8.0, step / 2)) if layout().print else min(8.0, step / 2),
+            va="center",
+            parse_math=False,
+        )
     axes.set(xlim=(0, 1), ylim=(len(bars) - 0.5, -0.5))
     axes.set_axis_off()

@@ -106,7 +106,7 @@ def write_zero_shot_figures(
     with staging_folder(out) as staging:  # what cannot be written is found out before an hour's work
         found = classify(clip, pictures, templates=templates, progress=progress)
         similarity, cases, table = (staging / name for name in names)
-        save_figure(classes_figure(clip, pictures, templates, seed=seed), similarity)
-        save_figure(result_figure(found, pictures, seed=seed), cases)
+        written = [save_figure(classes_figure(clip, pictures, templates, seed=seed), similarity)]
+        written += [save_figure(result_figure(found, pictures, seed=seed), cases), table]
         found.write_cases(table, seed=seed)
-    return [Path(out) / name for name in names]
+    return [Path(out) / path.name for path in written]
