@@ -29,6 +29,7 @@ STAIRS = {("denoiser", "models")}
 
 TOOLS = {
     "ipykernel": "runs the notebooks",
+    "ipywidgets": "what anywidget's panels live in, and what the course's notebooks may use",
     "jupyterlab": "`make lab`",
     "nbclient": "tools/run_notebooks.py",
 }

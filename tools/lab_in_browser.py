@@ -225,11 +225,6 @@ class LabNotebook:
         dead = self.page.get_by_text(re.compile("^Error (displaying|creating) widget")).all()
         return failed + [text.inner_text() for text in dead if text.evaluate(TEXT_SIZE) > 0]
 
-    def save(self) -> None:
-        """Ctrl-S, and wait until the file is written."""
-        with self.page.expect_response(lambda response: response.request.method == "PUT"):
-            self.page.keyboard.press("Control+s")
-
     def restart_kernel(self) -> None:
         """As its reader does: 0, 0 in command mode, and yes."""
         self.page.locator(".jp-InputPrompt").first.click()

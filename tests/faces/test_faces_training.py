@@ -11,7 +11,7 @@ from small_runs import attentive, names, one_thread, with_random_weights  # noqa
 from dlcv_diffusion import NoiseSchedule, UserError
 from dlcv_diffusion.denoiser import load_denoiser
 from dlcv_diffusion.faces.data import load_faces
-from dlcv_diffusion.faces.recipes import ATTENTION_GUIDANCE, faces_recipe
+from dlcv_diffusion.faces.recipes import ATTENTION_GUIDANCE, AUTOGUIDANCE, faces_recipe
 from dlcv_diffusion.faces.sampling import FaceSampling, sample_faces
 from dlcv_diffusion.faces.training import train_faces
 from dlcv_diffusion.images.arrays import ImageArrays
@@ -180,6 +180,26 @@ def test_a_guided_run_learns_from_a_teacher(pictures, tmp_path):
     assert facts | expected == facts
 
     write_teacher(path, seed=1)
+    with pytest.raises(UserError, match="teacher_hash: [0-9a-f]+ then, [0-9a-f]+ now"):
+        list(train_faces(pictures, "guided", tmp_path / "stopped", resume=True, **options))
+
+
+def test_a_guided_run_learns_from_a_teacher_and_a_weaker_one(pictures, tmp_path):
+    paths = {"teacher": tmp_path / "plain.safetensors", "weaker": tmp_path / "early.safetensors"}
+    teacher, weaker = (write_teacher(path, seed) for seed, path in enumerate(paths.values()))
+    options = {"size": SIZE, "batch_size": 4, "device": "cpu", "steps": 2, **paths}
+    states = list(train_faces(pictures, "guided", tmp_path / "run", **options))
+    config = replace(faces_recipe("guided").train, batch_size=4, steps=2)
+    x0, _, t, eps = noised_batch(0, load_faces(pictures, size=SIZE), teacher.schedule, 0, config)
+    x = teacher.schedule.add_noise(x0, eps, t)
+    with torch.no_grad():  # of v, since the student begins as its teacher
+        missing = AUTOGUIDANCE * (teacher.model(x, t) - weaker.model(x, t))
+    assert states[0].loss == pytest.approx(missing.square().mean().item(), rel=1e-3)
+    assert load_denoiser(tmp_path / "run" / "model.safetensors").facts["autoguidance"] == AUTOGUIDANCE
+    for state in train_faces(pictures, "guided", tmp_path / "stopped", checkpoint_every=1, **options):
+        if state.step == 1:
+            break
+    write_teacher(paths["weaker"], seed=3)
     with pytest.raises(UserError, match="teacher_hash: [0-9a-f]+ then, [0-9a-f]+ now"):
         list(train_faces(pictures, "guided", tmp_path / "stopped", resume=True, **options))
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,8 +20,16 @@ from dlcv_diffusion.personalisation import (
     read_concept_file,
     train_custom_diffusion,
 )
-from dlcv_diffusion.personalisation.learning import PersonalisationConfig, PersonalisationObjective, Stream, prior_of
+from dlcv_diffusion.personalisation.learning import (
+    PersonalisationConfig,
+    PersonalisationObjective,
+    Stream,
+    concept_pictures,
+    concept_streams,
+    prior_of,
+)
 from dlcv_diffusion.personalisation.network import cross_attention
+from dlcv_diffusion.personalisation.pictures import encoded, read_captions_of, read_concept, side_by_side
 from dlcv_diffusion.personalisation.tokens import initial_vectors
 
 
@@ -192,3 +201,52 @@ def test_concepts_that_cannot_be_learnt_together(pipeline, tmp_path, concept_fol
     said = "exists already" if concepts else "there is no concept to learn"
     with pytest.raises(UserError, match=said):
         train(pipeline, [Concept(concept_folder, token, "fox") for token in concepts], tmp_path / "run")
+
+
+def test_cutmix_shows_every_pair_side_by_side_with_its_sentence(pipeline, tmp_path):
+    """Two things: each beside the other and beside its kind, in both orders; a style beside nothing."""
+    sd = as_text_to_image(pipeline)
+    red, blue, third = three(tmp_path, prior=2)
+    style = replace(third, kind="style", prior=0)
+    network = PersonalisedNetwork(sd, [(each.token, initial_vectors(sd, "fox")) for each in (red, blue, style)])
+    config = PersonalisationConfig(steps=1, cutmix=True)
+    streams, _ = concept_streams([red, blue, style], sd, network.tokenizer, config, tmp_path / "prior")
+    plain, _ = concept_streams([red, blue, style], sd, network.tokenizer, replace(config, cutmix=False), tmp_path)
+    said = {tuple(stream.ids[0].tolist()) for stream in streams[len(plain) :]}
+    names = [("<new1>", "<new2>"), ("<new1>", "fox"), ("<new2>", "owl")]
+    pairs = [f"a {a} next to a {b}" for a, b in names] + [f"a {b} next to a {a}" for a, b in names]
+    assert said == {tuple(token_ids([pair], network.tokenizer)[0].tolist()) for pair in pairs}
+    mixed = side_by_side(read_concept(red.images, sd.side), read_concept(blue.images, sd.side))
+    assert torch.equal(streams[len(plain)].latents, encoded(sd, mixed))
+
+
+def test_halves_are_whole_pictures_on_like_grounds():
+    grounds = torch.tensor([[250, 0, 0], [0, 0, 250]], dtype=torch.uint8)
+    left, right = (grounds[order, :, None, None].repeat(1, 1, 16, 16) for order in ([0, 1], [1, 0]))
+    left[:, :, 4:12, 4:12] = 120
+    mixed = side_by_side(left, right)
+    assert mixed.shape == (2, 3, 16, 16) and (mixed[0, 0, 0] == 250).all() and (mixed[1, 2, :, 8:] == 250).all()
+    assert (mixed[0, :, 7:9, 3:5] == 120).all() and (mixed[0, :, :4] == grounds[0, :, None, None]).all()
+
+
+def test_a_picture_may_come_with_what_it_shows(pipeline, concept_folder):
+    sd = as_text_to_image(pipeline)
+    names = sorted(path.stem for path in concept_folder.glob("*.png"))
+    (concept_folder / f"{names[1]}.txt").write_text("a castle in the style of {}\n\na fox, {}\n", encoding="utf-8")
+    concept = Concept(concept_folder, "<new1>", "fox", "style", templates=["in the style of {}"])
+    network = PersonalisedNetwork(sd, [("<new1>", initial_vectors(sd, "fox"))])
+    images, ids, _ = concept_pictures(concept, sd, network.tokenizer, flip=True)
+    wanted = [["in the style of <new1>"] * 2] * len(names)
+    wanted[1] = ["a castle in the style of <new1>", "a fox, <new1>"]
+    assert torch.equal(ids, torch.stack([token_ids(said, network.tokenizer) for said in wanted * 2]))
+    assert len(images) == len(ids)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"", "is empty; write into it"), (b"a fox", "has no {} where the new word goes"), (b"\xff\xfe\x00", "UTF-8")],
+)
+def test_a_caption_that_does_not_do_is_refused(concept_folder, content, said):
+    next(concept_folder.glob("*.png")).with_suffix(".txt").write_bytes(content)
+    with pytest.raises(UserError, match=said):
+        read_captions_of(concept_folder, "<new1>")
