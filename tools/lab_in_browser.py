@@ -153,8 +153,10 @@ WATCH = """view => {
   image.addEventListener('load', () => {
     const {src, naturalWidth, naturalHeight} = image, {state} = view.dataset;
     requestAnimationFrame(() => {
-      const {width, height} = image.getBoundingClientRect();
-      note('picture', {src, state, size: [naturalWidth, naturalHeight, width, height]});
+      const {width, height} = image.getBoundingClientRect(), paper = new OffscreenCanvas(64, 64).getContext('2d');
+      paper.drawImage(image, 0, 0, 64, 64);
+      const grey = [...paper.getImageData(0, 0, 64, 64).data].filter((_, place) => place % 4 === 0);
+      note('picture', {src, state, grey, size: [naturalWidth, naturalHeight, width, height]});
     });
   });
   new MutationObserver(() => note('line', line.textContent)).observe(line, {childList: true, subtree: true});
