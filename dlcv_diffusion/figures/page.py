@@ -154,7 +154,10 @@ class ReportFigure(Figure):
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict, dict]:
         png = self.to_png()
         words = _in_one_line(self.caption, self.facts)
-        return {"image/png": png, "text/plain": f"<figure: {words}>"}, {"image/png": png_size(png, DENSITY)}
+        written = ", ".join(text.get_text() for text in self.texts[:12] if text.get_text().strip())
+        alt = ". ".join(part for part in (written, words) if part) or "a figure"
+        metadata = {"image/png": {**png_size(png, DENSITY), "alt": alt}}  # which pages made by nbconvert have
+        return {"image/png": png, "text/plain": f"<figure: {words}>"}, metadata
 
 
 def describe(facts: Facts) -> str:

@@ -294,9 +294,10 @@ def test_figures_go_where_the_environment_says_or_beside_the_notebooks(tmp_path,
 
 
 def test_a_figure_shows_itself_small_and_sharp_with_words_for_those_who_do_not_see_it(images):
-    data, metadata = image_grid(images, caption="Digits", facts={"seed": 3})._repr_mimebundle_()
+    data, metadata = image_grid(images, title="Five", caption="Digits", facts={"seed": 3})._repr_mimebundle_()
     width, height = (int.from_bytes(data["image/png"][i : i + 4], "big") for i in (16, 20))
-    assert metadata["image/png"] == {"width": width // DENSITY, "height": height // DENSITY}
+    shown = {"width": width // DENSITY, "height": height // DENSITY}
+    assert metadata["image/png"] == {**shown, "alt": "Five. Digits. seed = 3"}
     assert data["text/plain"] == "<figure: Digits. seed = 3>"
 
 
