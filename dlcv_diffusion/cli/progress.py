@@ -159,6 +159,9 @@ def _interrupts() -> Iterator[_Stop]:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 or threading.current_thread() is not threading.main_thread():
         yield stop
         return
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a script, which Ctrl-C is not for
+        yield stop
+        return
     before = signal.signal(signal.SIGINT, note)
     try:
         yield stop

@@ -10,8 +10,10 @@ from html import escape, unescape
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import nbformat
+from jinja2 import pass_context
 from nbconvert.exporters import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
@@ -26,6 +28,11 @@ from .mathematics import Mathematics
 
 LIVE = ("application/vnd.jupyter.widget-view+json", "application/javascript")  # dead without a kernel
 REMOTE = re.compile(r"(?:https?:)?//")
+NETWORK = re.compile(
+    r"""<script\b[^>]*\bsrc\s*=\s*["']?(?:https?:)?//[^>]*>.*?</script>|<link\b[^>]*\bhref\s*=\s*["']?(?:https?:)?//[^>]*>""",
+    re.IGNORECASE | re.DOTALL,
+)
+"""Scripts and style sheets that lie on the network."""
 IMAGE = re.compile(r"<img\b[^>]*>", re.IGNORECASE)
 BLOCK = re.compile(r"(<pre[^>]*)(>)(.*?)</pre>", re.DOTALL)
 TEX = re.compile(
@@ -88,6 +95,8 @@ def _still(output: NotebookNode, maths: Mathematics) -> NotebookNode:
     live = [kind for kind in LIVE if data.pop(kind, None) is not None]
     if live and not data.keys() - {"text/plain"}:
         data["text/plain"] = "(a control that needs a running kernel: open the notebook to use it)"
+    if "text/html" in data:
+        data["text/html"] = NETWORK.sub("", data["text/html"])
     if "text/latex" in data and "text/html" not in data:
         data["text/html"] = f"<div>{_with_equations(escape(data.pop('text/latex'), quote=False), maths)}</div>"
     return output
@@ -130,15 +139,17 @@ class _Exporter(HTMLExporter):
         yield from super().default_filters()
         yield "markdown2html", self._markdown
 
-    def _markdown(self, source: str) -> str:
-        return MarkdownWithMath(renderer=_Renderer(self.drawn_by)).render(source)
+    @pass_context
+    def _markdown(self, context: Any, source: str) -> str:
+        pasted = context.get("cell", {}).get("attachments", {})
+        return MarkdownWithMath(renderer=_Renderer(self.drawn_by, pasted)).render(source)
 
 
 class _Renderer(IPythonRenderer):
     """Markdown with equations drawn, and pictures and HTML as they are."""
 
-    def __init__(self, maths: Mathematics):
-        super().__init__(escape=False)
+    def __init__(self, maths: Mathematics, attachments: Any):
+        super().__init__(escape=False, attachments=attachments)
         self.maths = maths
 
     def block_math(self, body: str) -> str:
@@ -173,7 +184,7 @@ def _embedded(tag: str, source: Path) -> str:
     alt = re.search(r'\balt="([^"]*)"', tag)
     if REMOTE.match(where):
         return f'<a href="{escape(where)}">{alt[1] if alt and alt[1] else escape(where)}</a>'
-    path = source.parent / where
+    path = source.parent / unquote(where)
     check(path.is_file(), f"'{source}' shows the picture '{where}', which is not there; put it there, or take it out")
     kind = mimetypes.guess_type(path.name)[0] or "image/png"
     coded = f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"

@@ -13,6 +13,7 @@ def _number(value: Any) -> str:
 
 def _series(values: Any) -> str:
     """Numbers or names as one says them: "3", "0 and 10", "0 to 9", "0, 2 and 5"."""
+    values = values.tolist() if hasattr(values, "tolist") else values  # of numpy and torch
     if isinstance(values, str) or not isinstance(values, Sequence | range):
         return _number(values)
     values = [_number(value) for value in values]
@@ -25,6 +26,7 @@ def _series(values: Any) -> str:
 
 def _counted(word: str) -> Callable[[Any], str]:
     def say(values: Any) -> str:
+        values = values.tolist() if hasattr(values, "tolist") else values
         many = not isinstance(values, str | int) and len(values) > 1
         return f"{word}{'s' * many} {_series(values)}"
 
@@ -33,8 +35,8 @@ def _counted(word: str) -> Callable[[Any], str]:
 
 WORDS: Mapping[str, Callable[[Any], str]] = {
     "sampler": lambda name: SAMPLERS.get(name, str(name)),
-    "steps": lambda count: f"{count} steps",
-    "w": lambda w: f"guidance weight w{EQUALS}{_number(w)}",
+    "steps": lambda count: f"{_series(count)} step{'s' * (count != 1)}",
+    "w": lambda w: f"guidance weight w{EQUALS}{_series(w)}",
     "guidance scale": lambda scale: f"guidance scale {_number(scale)}",
     "guided where σ in": lambda ends: f"guided where σ is between {_number(ends[0])} and {_number(ends[1])}",
     "spacing": lambda name: f"{name} timesteps",

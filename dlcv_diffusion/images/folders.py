@@ -72,6 +72,19 @@ def picture_names(source: str | Path, under: str = "", advice: str = SOURCE) -> 
     return pictures
 
 
+def all_names(source: str | Path, advice: str = SOURCE) -> list[str]:
+    """Names of all files below a folder or inside a zip, as `picture_names` writes them; errors as of it.
+
+    >>> all_names("paintings.zip")   # doctest: +SKIP
+    ['0.png', '0.txt']
+    """
+    with reading(source, "is not a zip of pictures", advice):
+        if stat.S_ISDIR(os.stat(source).st_mode):
+            return sorted(files_below(source, advice))
+        with zipfile.ZipFile(source) as archive:
+            return sorted(_entries(archive))
+
+
 def _entries(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     """The files of a zip by their names as shown, though it were packed with `\\`, `./` or `/` before them."""
     names = {entry.filename.replace("\\", "/"): entry for entry in archive.infolist()}

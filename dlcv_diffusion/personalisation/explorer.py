@@ -6,17 +6,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from einops import repeat
 from torch import Tensor
 
 from ..errors import check
-from ..figures import ReportFigure, describe, image_grid, png_bytes, png_size, tile
+from ..figures import ReportFigure, describe, enlarged, image_grid, png_bytes, png_size, tile
 from ..guidance import guidance_weight, guided
 from ..models.text_to_image import TextToImage, as_text_to_image
 from ..noise import checked_seeds, seeded_noise
 from ..recent import Recent
 from ..samplers import Step, dpm_solver
-from ..widgets.live import Live, hinted, in_words
+from ..widgets.live import Live, captioned, hinted, in_words
 from ..widgets.panel import Field
 
 TYPING = 0.3  # seconds without a key before a prompt is drawn
@@ -173,6 +172,7 @@ class PromptExplorer(Live):
         before, self._typed = self._typed, asked["prompt"]
         panel.answered = moved
         if drafts and self._typed != before:
+            panel.state = "busy"
             yield TYPING
         try:
             key = prompt, seed, scale = asked["prompt"].strip(), int(asked["seed"]), float(asked["scale"])
@@ -186,7 +186,7 @@ class PromptExplorer(Live):
                     self._send(key, self.sd.decode(guess), state="draft", line="a draft, drawing …")
             for number, _ in enumerate(self._steps(prompt, seed, scale), start=1):
                 if drafts and number % 4 == 0:
-                    panel.line = f"step {number} of {self.steps}"
+                    panel.steps = f"step {number} of {self.steps}"
                 yield None
             self._send(key, self._pictures[key], state="done", line=self._note(prompt))
         except Exception as error:  # ipywidgets would swallow it, and the controls would seem dead
@@ -202,21 +202,21 @@ class PromptExplorer(Live):
         prompt, seed, scale = key
         picture = np.asarray(tile(images, min(self.count, 4)))
         zoom = max(1, WIDEST // picture.shape[1])
-        png = png_bytes(repeat(picture, "h w c -> (h down) (w across) c", down=zoom, across=zoom))
+        png = png_bytes(enlarged(picture, zoom))
         facts = describe(self._all_facts(seed, scale))
         self.panel.say(
             picture=png,
             size=[*png_size(png).values()],
             alt=f"{self.count} picture{'s' if self.count > 1 else ''} of the prompt: {prompt}",
-            facts=". ".join(part for part in (self.page["caption"].rstrip(". "), facts) if part),
+            facts=captioned(self.page["caption"], facts),
             code=f"explorer.picture({prompt!r}, seed={seed}, scale={scale:g})",
             **said,
         )
+        self._shown = key, images
 
     def _file(self) -> tuple[str, bytes]:
-        prompt, seed, scale = (self.panel.values[name] for name in ("prompt", "seed", "scale"))
+        (prompt, seed, scale), images = self._shown
         facts = {"prompt": prompt, **self._all_facts(seed, scale)}
-        images = self.picture(prompt.strip(), int(seed), float(scale))
         return f"prompt_seed={seed}.png", image_grid(
             images, columns=min(self.count, 4), **self.page, facts=facts
         ).to_png()

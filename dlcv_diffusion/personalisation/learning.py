@@ -72,7 +72,7 @@ class Concept:
 
     - images: a folder or zip of three to six pictures. initialiser: one word of the vocabulary, what kind of thing it
       is; the vectors begin there. kind: "object" or "style". templates: sentences with {}, instead of the kind's own.
-      What 0.txt beside 0.png says of that picture, "a fox in the style of {}", comes before both.
+      What 0.txt beside 0.png says of that picture, "a fox in the style of {}", is taken instead of either.
     - prior: a folder of pictures of its kind at large, or how many of them the model draws itself; 0: none.
 
     >>> Concept("my_dog", "<new1>", initialiser="dog").kind

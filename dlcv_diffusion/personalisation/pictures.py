@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import check
 from ..files import staging_folder
-from ..images.folders import files_below, picture_names, read_pictures
+from ..images.folders import all_names, files_below, picture_names, read_pictures
 from ..images.pictures import REPLACE, fit_square, open_picture
 from ..models.text_to_image import TextToImage, draw
 from ..reading import reading
@@ -53,20 +53,23 @@ def caption_name(picture: str) -> str:
 def read_captions_of(source: str | Path, word: str) -> list[list[str]]:
     """The sentences of each picture of a folder, one a line of the text file beside it, with a word in the place of {}.
 
-    An empty list for a picture without such a file, and for all of a zip. Raises `UserError` for a file that is empty
+    Of a zip, those in it. An empty list for a picture without such a file. Raises `UserError` for a file that is empty
     or no text, and a sentence without {}.
 
     >>> read_captions_of("paintings", "<new2>")   # doctest: +SKIP
     [['a fox in the style of <new2>'], []]
     """
-    return [_sentences(Path(source, caption_name(name)), word) for name in picture_names(source, advice=GIVE)]
+    pictures, there = picture_names(source, advice=GIVE), set(all_names(source, GIVE))
+    captions = [name for name in map(caption_name, pictures) if name in there]
+    contents = dict(zip(captions, read_pictures(source, captions, GIVE), strict=True))
+    return [_sentences(contents.get(caption_name(name)), f"{source}/{caption_name(name)}", word) for name in pictures]
 
 
-def _sentences(path: Path, word: str) -> list[str]:
-    if not path.is_file():
+def _sentences(content: bytes | None, path: str, word: str) -> list[str]:
+    if content is None:
         return []
     with reading(path, "is not a text file in UTF-8", "save it again, or take it out"):
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        lines = [line.strip() for line in content.decode("utf-8-sig").splitlines() if line.strip()]
     check(lines, f"'{path}' is empty; write into it what the picture shows, with {{}} for the new word, or take it out")
     bare = next((line for line in lines if "{}" not in line), None)
     check(bare is None, f"the caption '{bare or '':.60}' in '{path}' has no {{}} where the new word goes; put one in")

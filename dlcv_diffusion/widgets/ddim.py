@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..denoiser import Denoiser
 from ..errors import check
 from ..interpolation import lerp, slerp
 from ..models.registry import shipped_weights
@@ -61,8 +62,7 @@ def eta_explorer(
         return draft(denoiser, x_T, schedule, steps=steps, eta=eta, seeds=[seed], **sampling)
 
     def code(eta: float, steps: int, seed: int) -> str:
-        given = "".join(f", {name}={value!r}" for name, value in sampling.items())
-        settings = f"steps={steps}, eta={eta}, seeds=[{seed}]{given}"
+        settings = f"steps={steps}, eta={eta}, seeds=[{seed}]{given(denoiser, schedule, sampling)}"
         return f"last(ddim({name_of(denoiser)}, seeded_noise({(1, *shape)}, [{seed}]), {settings})).x"
 
     def describe(eta: float, steps: int, seed: int) -> str:
@@ -124,10 +124,11 @@ def alpha_explorer(
         x_T = torch.cat(list(noises(**position).values())).to(device)
         return draft(denoiser, x_T, schedule, steps=steps, **sampling)
 
+    rest = given(denoiser, schedule, sampling)
+
     def code(alpha: float, way: str, a: int, b: int) -> str:
-        given = "".join(f", {name}={value!r}" for name, value in sampling.items())
         noise = f"(*seeded_noise({(2, *shape)}, [{a}, {b}]).split(1), {alpha})"
-        drawn = f"last(ddim({name_of(denoiser)}, {'way' if way == 'both' else way}{noise}, steps={steps}{given})).x"
+        drawn = f"last(ddim({name_of(denoiser)}, {'way' if way == 'both' else way}{noise}, steps={steps}{rest})).x"
         return f"[{drawn} for way in (slerp, lerp)]" if way == "both" else drawn
 
     def facts_at(alpha: float, way: str, a: int, b: int) -> dict[str, Any]:
@@ -155,7 +156,14 @@ def alpha_explorer(
 def name_of(denoiser: Any) -> str:
     """How a line of code calls a denoiser: shipped weights by their name."""
     name = getattr(denoiser, "name", "")
-    return f"load_denoiser({name!r})" if name in shipped_weights() else "denoiser"
+    return f"load_denoiser({name!r})" if type(denoiser) is Denoiser and name in shipped_weights() else "denoiser"
+
+
+def given(denoiser: Any, schedule: NoiseSchedule, sampling: Mapping[str, Any]) -> str:
+    """The rest of a line of code: a schedule that is not the denoiser's own, and what else `ddim` is told."""
+    own = getattr(denoiser, "schedule", None) is schedule
+    further = {**({} if own else {"schedule": "schedule"}), **{name: repr(value) for name, value in sampling.items()}}
+    return "".join(f", {name}={value}" for name, value in further.items())
 
 
 def _known(

@@ -37,7 +37,8 @@ def draft(
         return None
     fine = chosen_timesteps(schedule, steps, spacing)
     coarse = [fine[round(i * len(fine) / DRAFT_STEPS)] for i in range(DRAFT_STEPS)]
-    noise = SummedNoise(NoiseStream(seeds), schedule, fine, coarse, eta) if eta else None
+    final = schedule.alphas_bar[0].item() if sampling.get("final_alpha") == "first" else 1.0
+    noise = SummedNoise(NoiseStream(seeds), schedule, fine, coarse, eta, final) if eta else None
     guess = Extrapolated(denoise, schedule, coarse)
     return ddim(guess, x_T, schedule, steps=coarse, eta=eta, noise=noise, **sampling), len(coarse)
 
@@ -75,15 +76,21 @@ class SummedNoise:
         z = Σ_i c_i z_i / √(Σ_i c_i²),    c_i = σ_i Π_{j > i} r_j.
 
     - stream: gives the fine steps' z_i, in their order. fine, coarse: timesteps, descending; the latter are some of the
-      former, and the first. eta: η > 0.
+      former, and the first. eta: η > 0. final: ᾱ after the last step.
 
     >>> noise = SummedNoise(NoiseStream([0]), schedule, [9, 6, 3, 0], [9, 3], eta=1.0)   # doctest: +SKIP
     """
 
     def __init__(
-        self, stream: NoiseStream, schedule: NoiseSchedule, fine: Sequence[int], coarse: Sequence[int], eta: float
+        self,
+        stream: NoiseStream,
+        schedule: NoiseSchedule,
+        fine: Sequence[int],
+        coarse: Sequence[int],
+        eta: float,
+        final: float = 1.0,
     ):
-        levels = [*schedule.alphas_bar[list(fine)].tolist(), 1.0]
+        levels = [*schedule.alphas_bar[list(fine)].tolist(), final]
         sigmas = [eta * math.sqrt((1 - b) / (1 - a) * (1 - a / b)) for a, b in pairwise(levels)]
         kept = [
             math.sqrt((1 - b - sigma**2) / (1 - a)) if b < 1 else 0.0

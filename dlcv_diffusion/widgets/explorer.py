@@ -2,19 +2,19 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from itertools import product
 from typing import Any
 
 import numpy as np
 from einops import rearrange
-from PIL import Image
 
 from ..errors import check
-from ..figures import ReportFigure, describe, image_grid, png_bytes, png_size, tile
+from ..figures import ReportFigure, describe, enlarged, image_grid, png_bytes, png_size, tile
 from ..recent import Recent
 from .controls import Control
-from .live import Live, hinted, in_words
+from .live import Live, captioned, hinted, in_words, plain
 from .panel import Field
 
 WIDEST, TALLEST = 700, 360  # screen pixels of a live picture
@@ -73,7 +73,7 @@ class Explorer(Live):
 
     @property
     def page(self) -> Mapping[str, str]:
-        return {name: self._words.get(name, "") for name in ("title", "caption")}
+        return {name: plain(self._words.get(name, "")) for name in ("title", "caption")}
 
     def picture(self, *position: Any) -> np.ndarray:
         """The finished picture (H, W, 3) at a position, one value for each control."""
@@ -99,7 +99,7 @@ class Explorer(Live):
             layout = {"column_labels": labels}
         else:
             layout = {"row_labels": labels, "columns": 1}
-        words = {**self._words, "caption": hinted(self.page["caption"])}
+        words = {**self._words, "caption": hinted(self._words.get("caption", ""))}
         return image_grid(rearrange(panels, "n h w c -> n c h w"), **layout, **words)
 
     # --- the live view ------------------------------------------------------------------------------------
@@ -118,40 +118,46 @@ class Explorer(Live):
             wanted = [position]
             if panel.compare:
                 wanted.insert(0, (next(iter(self.controls.values())).start, *position[1:]))
-            missing = [each for each in wanted if each not in self.pictures]
+            found = {each: self.pictures[each] for each in wanted if each in self.pictures}
+            missing = dict.fromkeys(each for each in wanted if each not in found)
             panel.say(answered=moved, **({"state": "busy", "line": "drawing …"} if missing and drafts else {}))
-            if drafts and position in missing and self._draft:
+            if drafts and position in missing:
                 yield from self._guess(position)
                 if position in self._drafts:
                     self._send(position, self._corrected(position), state="draft", line="a draft, drawing …")
             for each in missing:
                 yield from self._refine(each, drafts and each == position)
-            self._send(*(part for each in wanted[::-1] for part in (each, self.pictures[each])))
+                found[each] = self.pictures[each]
+            self._send(*(part for each in wanted[::-1] for part in (each, found[each])))
             self._last = position
-            if self._draft and drafts:
+            if drafts:
                 yield from self._guess(position)  # for the next move
         except Exception as error:  # ipywidgets would swallow it, and the slider would seem dead
             where = f"{self._label(position)}: " if position else ""
             panel.say(answered=moved, state="error", line=f"{where}{in_words(error)}")
 
     def _guess(self, position: tuple) -> Iterator[None]:
-        """Draw a draft, if there is one, and keep it."""
-        drawn, _ = self._started(self._draft, position) if position not in self._drafts else (iter(()), 0)
-        items: list[Any] = []
-        for item in drawn:
-            items = [item]
-            yield
-        for item in items:
-            self._drafts[position] = tile(getattr(item, "x", item), self._columns)
+        """Draw a draft, if there is one, and keep it; without one the picture comes all the same."""
+        if self._draft is None or position in self._drafts:
+            return
+        with suppress(Exception):
+            drawn, _ = self._started(self._draft, position)
+            items: list[Any] = []
+            for item in drawn:
+                items = [item]
+                yield
+            for item in items:
+                self._drafts[position] = tile(getattr(item, "x", item), self._columns)
 
     def _corrected(self, position: tuple) -> np.ndarray:
-        """The draft; or, where it is nearer to the draft of the picture before than that one is to its picture, that
-        picture and what changes from draft to draft: their errors are alike, and cancel.
+        """The draft. If it is nearer to the last draft than that one was to its finished picture: that picture and the
+        change between the two drafts, whose errors are alike.
         """
         draft = self._drafts[position].astype(int)
         if self._last in self._drafts and self._last in self.pictures:
             before, finished = self._drafts[self._last].astype(int), self.pictures[self._last].astype(int)
-            if np.square(draft - before).sum() < np.square(finished - before).sum():
+            alike = before.shape == draft.shape == finished.shape
+            if alike and np.square(draft - before).sum() < np.square(finished - before).sum():
                 draft = finished + draft - before
         return draft.clip(0, 255).astype(np.uint8)
 
@@ -160,12 +166,10 @@ class Explorer(Live):
         shown, drafts = time.monotonic(), drafts and self._draft is None
         for item, done, total in self._steps(position):
             if done != total and time.monotonic() - shown > BETWEEN_DRAFTS:
-                line, shown = f"step {done} of {total or '…'}", time.monotonic()
-                if drafts and done > LATE * total:
+                self.panel.steps, shown = f"step {done} of {total or '…'}", time.monotonic()
+                if drafts and (done > LATE * total if total else not hasattr(item, "x0")):
                     picture = tile(getattr(item, "x0", item), self._columns)
-                    self._send(position, picture, state="draft", line=line)
-                else:
-                    self.panel.line = line
+                    self._send(position, picture, state="draft", line="drawing …")
             yield
 
     def _send(self, position: tuple, picture: np.ndarray, *beside: Any, state: str = "done", line: str = "") -> None:
@@ -183,17 +187,16 @@ class Explorer(Live):
             size=[*png_size(png).values()],
             alt=self._alt(position),
             label=self._all(position),
-            facts=". ".join(
-                part for part in (self.page["caption"].rstrip(". "), describe(self._facts(position))) if part
-            ),
+            facts=captioned(self.page["caption"], describe(self._facts(position))),
             code=self._code(**named) if self._code else f"explorer.picture({', '.join(map(repr, position))})",
             **said,
         )
+        self._shown = position, picture
 
     def _file(self) -> tuple[str, bytes]:
-        position = self._position([self.panel.values[name] for name in self.controls])
+        position, picture = self._shown
         words = {**self._words, "facts": self._facts(position), "zoom": 1}
-        figure = image_grid(rearrange(self._enlarged(self.picture(*position)), "h w c -> 1 c h w"), **words)
+        figure = image_grid(rearrange(self._enlarged(picture), "h w c -> 1 c h w"), **words)
         name = "_".join(f"{name}={value}" for name, value in self._named(position).items())
         return f"{name}.png", figure.to_png()
 
@@ -219,9 +222,7 @@ class Explorer(Live):
         return png_bytes(self._enlarged(picture))
 
     def _enlarged(self, picture: np.ndarray) -> np.ndarray:
-        zoom = self._zoom or max(1, min(WIDEST // picture.shape[1], TALLEST // picture.shape[0]))
-        size = zoom * picture.shape[1], zoom * picture.shape[0]
-        return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
+        return enlarged(picture, self._zoom or max(1, min(WIDEST // picture.shape[1], TALLEST // picture.shape[0])))
 
     # --- words --------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ whose kernel is gone only an error. While the panel lives, a style sheet hides t
 """
 
 import asyncio
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from functools import cached_property
@@ -23,6 +24,8 @@ from ..figures import ReportFigure
 from .panel import Field, Panel
 
 PAUSE = 0.001  # seconds between two steps for the messages that are waiting
+GREEK = {"alpha": "α", "beta": "β", "epsilon": "ε", "varepsilon": "ε", "eta": "η", "sigma": "σ", "tau": "τ"}
+LOWERED = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 HINT = "Run this cell to move the controls"
 CHILD = ".jp-OutputArea-child"
 DEAD = f"{CHILD}:has(+ {CHILD} img) .jupyter-widgets:not(:has(*))"
@@ -41,7 +44,7 @@ class Live:
     - `_fields()` and `_start()`, the controls and their first values, and `_show(moved)`, which answers where they
       stand: a generator that yields wherever it may be given up, and what it yields, if anything, is how many seconds
       to wait for the next move;
-    - `_file()`: name and PNG of what is downloaded; `_upload(name, content)` where files are taken.
+    - `_file()`: name and PNG of what is seen, to be downloaded; `_upload(name, content)` where files are taken.
     """
 
     still: ReportFigure
@@ -100,24 +103,27 @@ class Live:
             self._upload(str(message.get("name")), bytes(buffers[0]))
             self._moved()
         elif self._loop is not None and self._loop.is_running():
-            self._loop.call_soon_threadsafe(self._do, asked)
+            self._loop.call_soon_threadsafe(self._do, asked, message.get("view"))
         else:
-            self._do(asked)
+            self._do(asked, message.get("view"))
 
     # --- in the thread of the cells -------------------------------------------------------------------------
 
-    def _do(self, asked: str | None) -> None:
+    def _do(self, asked: str | None, view: Any = None) -> None:
         if asked == "stop":
-            if self._task is not None and not self._task.done():
+            unheard = self.panel.answered < self.panel.moved
+            if self._task is not None and not self._task.done() and (unheard or self.panel.state in ("busy", "draft")):
                 self._task.cancel()
-                self.panel.say(state="stopped", line="stopped: the picture is of before; move a control to go on")
+                seen = "what is seen is a draft" if self.panel.state == "draft" else "the picture is of before"
+                line = f"stopped: {seen}; move a control to go on"
+                self.panel.say(answered=self.panel.moved, state="stopped", line=line)
         elif asked == "download":
             try:
                 name, png = self._file()
             except Exception as error:  # ipywidgets would swallow it
                 self.panel.say(line=in_words(error))
             else:
-                self.panel.send({"file": name}, [png])
+                self.panel.send({"file": name, "view": view}, [png])
 
     def _begin(self) -> None:
         if self._task is not None:
@@ -142,13 +148,38 @@ class Live:
             print(error)
 
 
+def captioned(*parts: str) -> str:
+    """Parts of a caption as sentences, without a full stop at its end.
+
+    >>> captioned("One face.", "", "η = 0")
+    'One face. η = 0'
+    """
+    return ". ".join(part.rstrip(". ") for part in parts if part)
+
+
 def hinted(caption: str) -> str:
     """The still picture's caption: where nothing answers, it says what to do.
 
     >>> hinted("DDIM")
     'DDIM. Run this cell to move the controls'
     """
-    return ". ".join(part for part in (caption.rstrip(". "), HINT) if part)
+    return captioned(caption, HINT)
+
+
+def plain(words: str) -> str:
+    """Words for a page that draws no mathematics: of `$…$` the letters, with accents and indices as Unicode has them.
+
+    >>> plain("the predicted $x_0$, $\\hat{x}_0$ and $\\eta$")
+    'the predicted x₀, x̂₀ and η'
+    """
+    return re.sub(r"\$([^$]+)\$", lambda found: _letters(found[1]), words)
+
+
+def _letters(tex: str) -> str:
+    tex = re.sub(r"\\hat\s*\{?\s*(\w)\s*\}?", "\\1\u0302", tex)
+    tex = re.sub(r"\\(\w+)", lambda found: GREEK.get(found[1], found[1]), tex)
+    tex = re.sub(r"_\{?(\d+)\}?", lambda found: found[1].translate(LOWERED), tex)
+    return tex.replace("{", "").replace("}", "")
 
 
 def in_words(error: Exception) -> str:

@@ -13,7 +13,7 @@ let views = 0;
 function make(tag, options = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(options)) {
-    if (name in node && name !== "list") node[name] = value;
+    if (name in node) node[name] = value;
     else node.setAttribute(name, value);
   }
   node.append(...children.filter(child => child !== null));
@@ -157,6 +157,8 @@ function render({ model, el }) {
     model.set("moved", get("moved") + 1);
     model.save_changes();
     if (then) then();
+  };
+  const watchMove = () => { // a move in any view of this panel
     clearTimeout(clock);
     slow = false;
     clock = setTimeout(() => { slow = true; showState(); }, SLOW);
@@ -193,40 +195,46 @@ function render({ model, el }) {
   });
   const stop = button("stop", "give up this drawing", () => { still(); model.send({ do: "stop" }); });
   const compare = button("compare", get("comparing"), () => { model.set("compare", !get("compare")); sent(); });
-  const download = button("download PNG", "the picture, with the facts that made it", () => model.send({ do: "download" }));
+  const download = button("download PNG", "the picture, with the facts that made it", () => model.send({ do: "download", view }));
   const code = make("code", { tabIndex: 0 });
   const copy = button("copy the code", "Python that makes this picture again", async () => {
+    let copied = true;
     try {
       await navigator.clipboard.writeText(get("code"));
-    } catch { // no permission, or no https: it is selected, and Ctrl-C copies it
+    } catch { // no permission, or no https
       getSelection().selectAllChildren(code);
-      document.execCommand("copy");
+      copied = document.execCommand("copy");
     }
-    copy.textContent = "copied";
+    copy.textContent = copied ? "copied" : "selected: press Ctrl-C";
     setTimeout(() => { copy.textContent = "copy the code"; }, 1500);
   });
   const more = make("details", {}, make("summary", {}, "more"), make("div", {}, download, copy), make("pre", {}, code));
   const bar = make("div", { className: "dlcv-bar" }, reset, get("comparing") ? compare : null, more, stop);
 
-  const figure = caption => {
+  const figure = () => {
     const image = make("img", { alt: "" }), words = make("figcaption", {});
-    return { image, words, node: make("figure", {}, image, words), caption, url: null };
+    return { image, words, node: make("figure", {}, image, words), bytes: null };
   };
   const now = figure(), beside = figure();
   const figures = make("div", { className: "dlcv-figures" }, beside.node, now.node);
   const area = make("div", { className: "dlcv-area" });
   const line = make("div", { className: "dlcv-line", role: "status" });
+  const steps = make("div", { className: "dlcv-steps" }); // changes too often to be read out
   const facts = make("div", { className: "dlcv-facts" });
   const title = make("div", { className: "dlcv-title" });
-  el.append(title, form, bar, figures, area, line, facts);
+  el.append(title, form, bar, figures, area, line, steps, facts);
 
-  const showPicture = ({ image, words, node, ...kept }, bytes, alt, label, size) => {
-    const shown = bytes && bytes.byteLength;
-    node.hidden = !shown;
-    if (!shown) return;
-    const url = URL.createObjectURL(new Blob([bytes], { type: "image/png" })), old = image.src;
-    image.src = url;
-    if (old.startsWith("blob:")) image.decode().catch(() => {}).finally(() => URL.revokeObjectURL(old));
+  const forget = ({ image }) => image.src.startsWith("blob:") && URL.revokeObjectURL(image.src);
+  const showPicture = (shown, bytes, alt, label, size) => {
+    const { image, words, node } = shown;
+    node.hidden = !(bytes && bytes.byteLength);
+    if (node.hidden) return;
+    if (bytes !== shown.bytes) { // a new value, not only new words
+      const old = image.src;
+      image.src = URL.createObjectURL(new Blob([bytes], { type: "image/png" }));
+      if (old.startsWith("blob:")) image.decode().catch(() => {}).finally(() => URL.revokeObjectURL(old));
+      shown.bytes = bytes;
+    }
     image.alt = alt;
     [image.width, image.height] = size;
     words.textContent = label;
@@ -242,7 +250,9 @@ function render({ model, el }) {
     el.dataset.state = gone ? "gone" : unheard ? "waiting" : state;
     figures.setAttribute("aria-busy", busy && !gone);
     area.setAttribute("aria-busy", busy && !gone);
+    if (!(busy && !gone) && document.activeElement === stop) reset.focus();
     stop.style.visibility = busy && !gone ? "visible" : "hidden";
+    steps.textContent = busy && !gone ? get("steps") : "";
     line.setAttribute("role", wrong ? "alert" : "status");
     line.textContent = gone ? GONE : unheard && slow ? WAITING : get("line");
     compare.setAttribute("aria-pressed", get("compare"));
@@ -267,9 +277,10 @@ function render({ model, el }) {
   on("fields", () => { showFields(); showValues(); });
   on("picture beside compare label alt size", showPictures);
   on("title facts code area", showWords);
-  on("answered state line compare", showState);
+  on("answered state line steps compare", showState);
+  on("moved", watchMove);
   const receive = (message, buffers) => {
-    if (message.file === undefined) return;
+    if (message.file === undefined || message.view !== view) return;
     const link = make("a", { href: URL.createObjectURL(new Blob([buffers[0]], { type: "image/png" })), download: message.file });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10000);
@@ -288,7 +299,7 @@ function render({ model, el }) {
   showValues();
   showPictures();
   showState();
-  return () => { window.removeEventListener("keydown", keys, true); still(); kernel?.statusChanged?.disconnect(heard); clearTimeout(clock); };
+  return () => { window.removeEventListener("keydown", keys, true); still(); kernel?.statusChanged?.disconnect(heard); [now, beside].forEach(forget); clearTimeout(clock); };
 }
 
 export default { render };

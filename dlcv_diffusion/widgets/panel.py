@@ -69,6 +69,7 @@ class Panel(anywidget.AnyWidget):
     beside_label = traitlets.Unicode("").tag(sync=True)
     area = traitlets.Unicode("").tag(sync=True)
     line = traitlets.Unicode("").tag(sync=True)
+    steps = traitlets.Unicode("").tag(sync=True)
     facts = traitlets.Unicode("").tag(sync=True)
     code = traitlets.Unicode("").tag(sync=True)
 

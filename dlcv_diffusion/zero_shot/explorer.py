@@ -15,7 +15,7 @@ from ..figures import ReportFigure, describe
 from ..images.pictures import open_picture
 from ..models.clip import Clip
 from ..recent import Recent
-from ..widgets.live import Live, hinted, in_words
+from ..widgets.live import Live, captioned, hinted, in_words
 from ..widgets.panel import Field, as_dicts
 from .bars import bars_html, picture_html
 from .classify import above_zero, scores
@@ -187,6 +187,7 @@ class ZeroShotExplorer(Live):
         before, self._typed = self._typed, (asked["words"], asked["template"])
         panel.answered = moved
         if drafts and self._typed != before:
+            panel.state = "busy"
             yield TYPING
         refused = self._take_upload()
         try:
@@ -203,11 +204,15 @@ class ZeroShotExplorer(Live):
             self._say(
                 state="done",
                 line=f"⚠ {refused}" if refused else self._note(words, texts),
-                facts=f"{self.page['caption'].rstrip('. ')}. {facts}",
-                code=f"explorer.probabilities({picture!r}, {', '.join(words)!r}, {template!r}, {temperature:.4g})",
+                facts=captioned(self.page["caption"], facts),
+                code="" if isinstance(picture, str) else self._code(picture, words, template, temperature),
             )
         except Exception as error:  # ipywidgets would swallow it, and the controls would seem dead
             self._say(state="error", line="; ".join(said for said in (refused, in_words(error)) if said))
+
+    @staticmethod
+    def _code(picture: int, words: Sequence[str], template: str, temperature: float) -> str:
+        return f"explorer.probabilities({picture}, {', '.join(words)!r}, {template!r}, {temperature:.4g})"
 
     def _say(self, **traits: Any) -> None:
         bars = f'<div class="dlcv-bars">{self._bars}</div>'

@@ -171,3 +171,25 @@ def test_an_error_in_the_middle_leaves_the_old_page(write, tmp_path):
     with pytest.raises(UserError):
         export_notebook(path, tmp_path / "a.html")
     assert (tmp_path / "a.html").read_bytes() == before
+
+
+def test_a_picture_that_was_pasted_into_the_text_is_there(write, tmp_path):
+    path = write("Look: ![mine](attachment:p.png)")
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[0]["attachments"] = {"p.png": {"image/png": PLAIN}}
+    nbformat.write(notebook, path)
+    html = export_notebook(path, tmp_path / "a.html").path.read_text(encoding="utf-8")
+    assert f"data:image/png;base64,{PLAIN}" in html and 'alt="mine"' in html
+
+
+def test_names_of_files_may_have_spaces_and_umlauts(page, tmp_path):
+    for name in ("größe.png", "a b.png"):
+        (tmp_path / name).write_bytes(base64.b64decode(PLAIN))
+    html = page("![x](größe.png) ![y](<a b.png>)")
+    assert html.count(f"data:image/png;base64,{PLAIN}") == 2
+
+
+def test_scripts_and_styles_of_the_network_are_left_out(page):
+    away = '<script src="https://example.org/a.js"></script><link rel="stylesheet" href="//example.org/b.css">'
+    html = page({"text/html": f"<b>kept</b>{away}", "text/plain": "a"})
+    assert "<b>kept</b>" in html and "example.org" not in html

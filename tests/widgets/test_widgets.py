@@ -17,6 +17,7 @@ import torch
 from dlcv_diffusion import Denoiser, NoiseSchedule, UserError, ddim, guided, last, seeded_noise
 from dlcv_diffusion.figures import read_facts, tile
 from dlcv_diffusion.interpolation import lerp, slerp
+from dlcv_diffusion.models.autoguidance import AutoGuidance
 from dlcv_diffusion.widgets import (
     Control,
     Explorer,
@@ -507,9 +508,9 @@ def test_a_picture_that_was_seen_is_there_without_drafts(every_draft):
 def test_pictures_that_get_better_need_no_number_of_steps(every_draft):
     explorer = guidance_explorer(lambda w: (grey_of(w, n) for n in (1, 2)), [0, 1], start=0, still=[0])
     explorer.panel  # noqa: B018
-    lines = watched(explorer, "line")
+    lines, steps = watched(explorer, "line"), watched(explorer, "steps")
     slide(explorer, 1)
-    assert lines == ["drawing …", "step 1 of …", "step 2 of …", ""]
+    assert lines == ["drawing …", ""] and steps == ["step 1 of …", "step 2 of …"]
     assert explorer.picture(1)[0, 0, 0] == 12
 
 
@@ -666,3 +667,89 @@ def test_words_for_ddim_are_passed_on(denoiser):
         eta_explorer(denoiser, steps=(5,), start=(0.0, 5, 0), sampling=words) for words in (None, {"clip_x0": 0.1})
     )
     assert (plain.picture(0.0, 5, 0) != clipped.picture(0.0, 5, 0)).any() and clipped.still.facts["clip_x0"] == 0.1
+
+
+# --- what a draft, a choice, a stop may meet ------------------------------------------------------------
+
+
+def test_a_choice_that_changes_the_pictures_size_after_a_draft_is_drawn(denoiser):
+    explorer = alpha_explorer(denoiser, steps=12)
+    explorer.move(alpha=0.55)
+    explorer.move(way="slerp")
+    assert explorer.panel.state == "done" and image(explorer) == explorer.png(0.55, "slerp", 0, 1)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5])
+def test_drafts_end_where_the_course_does(denoiser, eta):
+    explorer, states = eta_explorer(denoiser, sampling={"final_alpha": "first"}), []
+    explorer.panel.observe(lambda change: states.append(change.new), names="state")
+    explorer.move(eta=eta, seed=3)
+    assert states == ["busy", "draft", "done"]
+
+
+def test_a_draft_that_fails_does_not_take_the_picture_with_it():
+    def broken(w):
+        raise RuntimeError("no draft today")
+
+    explorer = guidance_explorer(Grey(), draft=broken)
+    slide(explorer, 5)
+    assert explorer.panel.state == "done" and image(explorer) == explorer.png(5)
+
+
+def test_a_sampler_without_a_count_shows_nothing_of_its_beginning(every_draft):
+    explorer = guidance_explorer(lambda w: Sampler(steps=10)(w)[0], [0, 1], start=0, still=[0])
+    pictures = watched(explorer, "picture")
+    slide(explorer, 1)
+    assert pictures == [explorer.png(1)]
+
+
+def test_comparing_draws_each_picture_once_and_needs_no_room_for_two():
+    grey = Grey()
+    explorer = guidance_explorer(grey, still=[2], cache=1)
+    explorer.panel.compare = True
+    slide(explorer, 5)
+    assert explorer.panel.state == "done" and explorer.panel.beside and grey.asked.count(5) == 1
+    slide(explorer, 2)
+    assert explorer.panel.beside == image(explorer)
+
+
+def test_stopping_what_was_not_heard_yet_is_heard():
+    async def scenario():
+        explorer = guidance_explorer(Sampler(), [0, 1], start=0, still=[0])
+        explorer.panel.say(values={"w": 1}, moved=1)
+        explorer._asked({"do": "stop"})
+        await until(lambda: explorer.panel.state == "stopped")
+        assert explorer.panel.answered == 1
+        explorer.panel.say(values={"w": 0}, moved=2)
+        await until(lambda: explorer.panel.state == "done")
+        explorer._asked({"do": "stop"})
+        await asyncio.sleep(0.05)
+        assert explorer.panel.state == "done", "there is nothing to stop"
+
+    in_a_loop(scenario)
+
+
+def test_what_is_downloaded_is_what_is_seen():
+    async def scenario():
+        explorer = guidance_explorer(Sampler(), [0, 1], start=0, still=[0])
+        explorer.panel.say(values={"w": 1}, moved=1)
+        explorer._asked({"do": "stop"})
+        await until(lambda: explorer.panel.state == "stopped")
+        assert explorer._file()[0] == "w=0.png"
+
+    in_a_loop(scenario)
+
+
+def test_guidance_of_another_kind_is_no_shipped_model_in_the_line_of_code(denoiser):
+    shipped = Denoiser(denoiser.model, denoiser.schedule, shape=denoiser.shape, name="faces")
+    assert "load_denoiser('faces')" in eta_explorer(shipped, steps=(5,), start=(0, 5, 0)).panel.code
+    own = AutoGuidance(shipped, denoiser, 1.0)
+    assert "ddim(denoiser, " in eta_explorer(own, steps=(5,), start=(0, 5, 0)).panel.code
+    given = eta_explorer(lambda x, t: x, steps=(5,), start=(0, 5, 0), schedule=denoiser.schedule, shape=(1, 8, 8))
+    assert "schedule=schedule" in given.panel.code
+
+
+def test_mathematics_is_plain_on_the_page():
+    explorer = guidance_explorer(Grey(), caption=r"above $x$, below $\hat{x}_0$")
+    assert explorer.panel.facts.startswith("above x, below x\u0302₀. ")
+    assert explorer.still.caption.startswith(r"above $x$, below $\hat{x}_0$")
