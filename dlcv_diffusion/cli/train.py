@@ -61,7 +61,7 @@ def digits(
     epilog=examples(
         "dlcv train faces --data faces64.zip",
         "dlcv train faces --data faces64.zip --steps 4800 --out runs/early            (a weaker network, to guide by)",
-        "dlcv train faces --data faces64.zip --preset guided --teacher large.safetensors --weaker early.safetensors",
+        "dlcv train faces --data faces64.zip --preset guided --teacher plain.safetensors --weaker early.safetensors",
         "dlcv train faces --data celeba --size 128 --channels 3 --precision bf16",
         "dlcv train faces --data faces64.zip --preset tiny --out runs/tiny_faces --resume",
     ),

@@ -32,11 +32,11 @@ def train_faces(
 
     - data: what `data.load_faces` takes, of which every tenth picture is held out; or images in memory, of any size and
       any number of channels.
-    - preset: "small", "guided" (what ships: "small" with autoguidance, learned by a copy of it), or "tiny"; see
-      `faces.recipes`.
+    - preset: "small", "guided" (what ships: "small" with perturbed-attention guidance, learned by a copy of it), or
+      "tiny"; see `faces.recipes`.
     - size, channels: of pictures from files: pixels a side, and 1 (grey) or 3 (RGB).
     - teacher: weights of a network of ours, for the preset "guided" and no other. weaker: weights of the same network
-      after less training, which guide it (`AutoGuidance`); without them it is guided by perturbed attention.
+      after less training, which guide it (`AutoGuidance`) in the place of perturbed attention.
     - options: those of `training.run`, such as resume=True or device="cpu", and fields of `TrainConfig` to set
       otherwise than the preset, such as steps=200.
 

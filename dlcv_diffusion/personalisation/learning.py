@@ -47,8 +47,8 @@ class PersonalisationConfig(RunConfig):
 
     - vectors: how many a placeholder has; lr_ratio: their learning rate is lr_ratio · lr, that of other weights lr.
     - prior_weight: λ of the pictures that keep a concept's kind as it was (arXiv 2208.12242, eq. 2).
-    - cutmix: things also side by side, half as large (`pictures.side_by_side`): each with every other, and with
-      what its prior shows.
+    - cutmix: several things also side by side, half as large (`pictures.side_by_side`): each with every other, and
+      with what its prior shows. Not where a style is learnt, too: halves on a plain ground show none.
     - noise_levels: as of `TrainConfig`; None: every timestep alike, as the papers have it.
     - flip: pictures mirrored too. checkpointing: the U-Net's activations are computed twice instead of kept.
     - precision is also that of the frozen weights; what trains is kept in float32.
@@ -207,7 +207,8 @@ def concept_streams(
             streams.append(Stream(encoded(sd, images), ids, config.prior_weight))
             facts["prior_hash"] = short_hash([images, ids])
             pairs += [*permutations((thing, (images, concept.initialiser)))] if concept.kind == "object" else []
-    for (left, a), (right, b) in pairs if config.cutmix else ():
+    several = len(concepts) > 1 and all(concept.kind == "object" for concept in concepts)
+    for (left, a), (right, b) in pairs if config.cutmix and several else ():
         ids = token_ids([BESIDE.format(a, b)], tokenizer)
         streams.append(Stream(encoded(sd, side_by_side(left, right)), ids))
     return streams, [facts for *_, facts in read]

@@ -204,14 +204,18 @@ def test_concepts_that_cannot_be_learnt_together(pipeline, tmp_path, concept_fol
 
 
 def test_cutmix_shows_every_pair_side_by_side_with_its_sentence(pipeline, tmp_path):
-    """Two things: each beside the other and beside its kind, in both orders; a style beside nothing."""
+    """Two things: each beside the other and beside its kind, in both orders; with a style, or alone, none."""
     sd = as_text_to_image(pipeline)
     red, blue, third = three(tmp_path, prior=2)
     style = replace(third, kind="style", prior=0)
     network = PersonalisedNetwork(sd, [(each.token, initial_vectors(sd, "fox")) for each in (red, blue, style)])
     config = PersonalisationConfig(steps=1, cutmix=True)
-    streams, _ = concept_streams([red, blue, style], sd, network.tokenizer, config, tmp_path / "prior")
-    plain, _ = concept_streams([red, blue, style], sd, network.tokenizer, replace(config, cutmix=False), tmp_path)
+    streams, _ = concept_streams([red, blue], sd, network.tokenizer, config, tmp_path / "prior")
+    plain, _ = concept_streams([red, blue], sd, network.tokenizer, replace(config, cutmix=False), tmp_path)
+    styled, _ = concept_streams([red, blue, style], sd, network.tokenizer, config, tmp_path)
+    assert len(styled) == len(plain) + 1
+    alone, _ = concept_streams([red], sd, network.tokenizer, config, tmp_path)
+    assert len(alone) == 2, "one thing alone, and its prior"
     said = {tuple(stream.ids[0].tolist()) for stream in streams[len(plain) :]}
     names = [("<new1>", "<new2>"), ("<new1>", "fox"), ("<new2>", "owl")]
     pairs = [f"a {a} next to a {b}" for a, b in names] + [f"a {b} next to a {a}" for a, b in names]
