@@ -63,21 +63,10 @@ def train(
     checkpoint_every: options.CheckpointEvery = 500,
 ) -> None:
     """Learn a new word for the pictures of each concept."""
-    from ..images.folders import picture_names
     from ..models.text_to_image import load_text_to_image
-    from ..personalisation import Concept, train_custom_diffusion, train_textual_inversion
-    from ..personalisation.pictures import GIVE
+    from ..personalisation import train_custom_diffusion, train_textual_inversion
 
-    columns: dict[str, Any] = {"--initialiser": initialiser, "--kind": kind, "--prior": prior, "--token": token}
-    for name, column in columns.items():
-        fits = column is None or len(column) == len(images)
-        check(fits, f"{len(images)} --images and {len(column or [])} {name}; give one for each concept, in order")
-    for folder in images:
-        picture_names(folder, advice=GIVE)  # before weights are read
-    blank = [None] * len(images)
-    priors = [int(each) if each.isdecimal() else each for each in prior or ["0"] * len(images)]
-    rows = zip(images, token, initialiser or blank, kind or ["object"] * len(images), priors, strict=True)
-    concepts = [Concept(folder, name, word, which, template, kept) for folder, name, word, which, kept in rows]
+    concepts = _concepts(images, token, initialiser, kind, template, prior)
     run = {"resume": resume, "device": device, "checkpoint_every": checkpoint_every, "seed": seed}
     run |= given(steps=steps, batch_size=batch_size, lr=lr, precision=precision, vectors=vectors)
     run |= given(accumulate=accumulate, checkpointing=checkpointing, prior_weight=prior_weight, cutmix=cutmix)
@@ -96,6 +85,32 @@ def train(
 
     named = ", ".join(f"the pictures in '{folder}'" for folder in images)
     show_training(begin, out, data=named, resume=resume)
+
+
+def _concepts(
+    images: list[Path],
+    token: list[str],
+    initialiser: list[str] | None,
+    kind: list[str] | None,
+    template: list[str] | None,
+    prior: list[str] | None,
+) -> list[Any]:
+    """The concepts that options given once for each of them mean."""
+    from ..images.folders import picture_names
+    from ..personalisation import Concept
+    from ..personalisation.pictures import GIVE
+
+    columns: dict[str, Any] = {"--initialiser": initialiser, "--kind": kind, "--prior": prior, "--token": token}
+    for name, column in columns.items():
+        fits = column is None or len(column) == len(images)
+        check(fits, f"{len(images)} --images and {len(column or [])} {name}; give one for each concept, in order")
+    for folder in images:
+        picture_names(folder, advice=GIVE)  # before weights are read
+    blank = [None] * len(images)
+    priors = [int(each) if each.isdecimal() else each for each in prior or ["0"] * len(images)]
+    rows = zip(images, token, initialiser or blank, kind or ["object"] * len(images), priors, strict=True)
+    concepts = [Concept(folder, name, word, which, template, kept) for folder, name, word, which, kept in rows]
+    return concepts
 
 
 @app.command("merge", epilog=examples("dlcv personalise merge runs/dog runs/mug --out runs/both.safetensors"))

@@ -11,6 +11,7 @@ whose kernel is gone only an error. While the panel lives, a style sheet hides t
 
 import asyncio
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from functools import cached_property
@@ -37,7 +38,7 @@ STYLE = f"""<style>
 """A living panel hides the output behind it; a dead one is two words of an error, in whose place stands what to do."""
 
 
-class Live:
+class Live(ABC):
     """The base of explorers. A subclass has
 
     - `still`, a `ReportFigure`, and `page`: title, caption of the live view;
@@ -73,20 +74,20 @@ class Live:
         """
         self.panel.values = {**self.panel.values, **values}
 
-    def _fields(self) -> dict[str, Field]:
-        raise NotImplementedError
+    @abstractmethod
+    def _fields(self) -> dict[str, Field]: ...
 
-    def _start(self) -> dict[str, Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def _start(self) -> dict[str, Any]: ...
 
-    def _show(self, drafts: bool = True) -> Iterator[float | None]:
-        raise NotImplementedError
+    @abstractmethod
+    def _show(self, drafts: bool = True) -> Iterator[float | None]: ...
 
-    def _file(self) -> tuple[str, bytes]:
-        raise NotImplementedError
+    @abstractmethod
+    def _file(self) -> tuple[str, bytes]: ...
 
-    def _upload(self, name: str, content: bytes) -> None:
-        raise NotImplementedError
+    def _upload(self, name: str, content: bytes) -> None:  # noqa: B027 - few have such a control
+        """Take a file from the reader, in any thread; without a control for files none comes."""
 
     # --- what the reader does: called in whatever thread its message comes ---------------------------------
 
