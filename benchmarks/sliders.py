@@ -46,7 +46,7 @@ EXPLORERS = {
     ),
     "alpha_explorer, α, slerp and lerp": (
         "α",
-        "alpha_explorer(denoise, alphas=[i / {n} for i in range({n} + 1)], start=(0.0, 'both', 0, 1), still=[0])",
+        "alpha_explorer(denoise, alphas=[i / {n} for i in range({n} + 1)], start=(0.0, 'both', 0, 19), still=[0])",
     ),
 }
 SETUP = """
