@@ -1,16 +1,14 @@
 """Perturbed-attention guidance (Ahn et al., arXiv 2403.17377): guidance also for networks without classes."""
 
-import math
 from copy import deepcopy
-
-from torch import Tensor
 
 from ..denoiser import Denoiser
 from ..errors import check
+from .guiding import GuidedByWorse
 from .unet import SelfAttention
 
 
-class PerturbedAttention(Denoiser):
+class PerturbedAttention(GuidedByWorse):
     """The denoiser ε̃ = ε(x_t) + s (ε(x_t) − ε̂(x_t)), two forward passes (arXiv 2403.17377, sec. 4.1).
 
     ε̂ is the same network with the identity in the place of the attention matrices (sec. 4.2): of all of them, where the
@@ -20,29 +18,13 @@ class PerturbedAttention(Denoiser):
     - denoiser: of a network of ours that has self-attention; its weights are shared, and it is not changed.
     - s: guidance scale, 0 or more; 0: the denoiser alone, one pass.
 
-    Raises `UserError` for another s, for a network without such attention, and for a denoiser that is guided already.
+    Raises `UserError` for another s, for a network without such attention, and for a denoiser that is guided so already.
 
     >>> denoise = PerturbedAttention(load_denoiser("faces"), s=0.5)   # doctest: +SKIP
     """
 
     def __init__(self, denoiser: Denoiser, s: float = 0.5):
-        check(type(denoiser) is Denoiser, "attention guidance takes a plain denoiser, such as load_denoiser gives")
-        super().__init__(
-            denoiser.model,
-            denoiser.schedule,
-            denoiser.prediction,
-            shape=denoiser.shape,
-            null=denoiser.null,
-            name=denoiser.name,
-            facts={**denoiser.facts, "attention_guidance": float(s)},
-        )
-        check(0 <= s < math.inf, f"the guidance scale is {s}; it must be a number from 0 on")
-        self.s, self.perturbed = float(s), attending_alone(denoiser)
-
-    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
-        """ε̃, (B, C, H, W); arguments as of `Denoiser`."""
-        eps = super().forward(x, t, condition)
-        return eps + self.s * (eps - self.perturbed(x, t, condition)) if self.s else eps
+        super().__init__(denoiser, attending_alone(denoiser), s, {"attention_guidance": float(s)})
 
 
 def attending_alone(denoiser: Denoiser) -> Denoiser:

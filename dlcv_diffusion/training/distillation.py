@@ -42,8 +42,7 @@ class Distillation(DiffusionObjective):
     @cached_property
     def facts(self) -> dict[str, Any]:
         weights = short_hash([*self.teacher.state_dict().values()])  # of all networks that it asks
-        named = ("attention_guidance", "autoguidance", "weaker_step")
-        guidance = {name: self.teacher.facts[name] for name in named if name in self.teacher.facts}
+        guidance = getattr(self.teacher, "guidance", {})
         return {**super().facts, "teacher": self.teacher.name, "teacher_hash": weights, **guidance}
 
     def target(self, x: Tensor, x0: Tensor, labels: Tensor, t: Tensor, eps: Tensor) -> Tensor:

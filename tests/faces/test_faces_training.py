@@ -165,7 +165,7 @@ def test_a_guided_run_learns_from_a_teacher(pictures, tmp_path):
     x0, _, t, eps = noised_batch(0, load_faces(pictures, size=SIZE), guided.schedule, 0, config)
     x = guided.schedule.add_noise(x0, eps, t)
     with torch.no_grad():
-        missing = guided.s * (guided.model(x, t) - guided.perturbed.model(x, t))
+        missing = guided.scales[0] * (guided.model(x, t) - guided.worse[0].model(x, t))
     assert states[0].loss == pytest.approx(missing.square().mean().item(), rel=1e-3)
 
     for state in train_faces(pictures, "guided", tmp_path / "stopped", **options):

@@ -7,6 +7,7 @@ from small_runs import attentive, one_thread, small_network  # noqa: F401
 from dlcv_diffusion import NoiseSchedule, UserError
 from dlcv_diffusion.denoiser import Denoiser
 from dlcv_diffusion.models.autoguidance import AutoGuidance
+from dlcv_diffusion.models.perturbed import PerturbedAttention
 
 SCHEDULE = NoiseSchedule.linear(20)
 X, T = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([3, 17])
@@ -36,7 +37,7 @@ def test_it_goes_on_from_the_weaker_network_to_the_better_one_and_beyond():
     [
         (denoiser(schedule=NoiseSchedule.linear(30)), 1.0, "has other images, or another noise schedule"),
         (denoiser(shape=(3, 16, 16)), 1.0, "has other images, or another noise schedule"),
-        (AutoGuidance(denoiser(), denoiser()), 1.0, "takes two plain denoisers"),
+        (AutoGuidance(denoiser(), denoiser()), 1.0, "the weaker denoiser is a plain one"),
         (denoiser(), -0.5, "the guidance scale is -0.5"),
         (denoiser(), float("nan"), "the guidance scale is nan"),
     ],
@@ -44,3 +45,18 @@ def test_it_goes_on_from_the_weaker_network_to_the_better_one_and_beyond():
 def test_what_does_not_fit_is_refused(weaker, s, said):
     with pytest.raises(UserError, match=said):
         AutoGuidance(denoiser(), weaker, s)
+
+
+def test_two_kinds_of_guidance_add_up_and_one_is_not_given_twice():
+    plain, weaker = denoiser(), denoiser("eps", step=7)
+    both = AutoGuidance(PerturbedAttention(plain, 0.4), weaker, 1.5)
+    labels = torch.tensor([4, 15])
+    with torch.no_grad():
+        eps = plain(X, T, labels)
+        alone = [PerturbedAttention(plain, 0.4)(X, T, labels), AutoGuidance(plain, weaker, 1.5)(X, T, labels)]
+        torch.testing.assert_close(both(X, T, labels), sum(alone) - eps, rtol=1e-4, atol=1e-5)
+    assert both.guidance == both.facts == {"attention_guidance": 0.4, "autoguidance": 1.5, "weaker_step": 7}
+    with pytest.raises(UserError, match="or one guided in another way"):
+        AutoGuidance(both, weaker)
+    with pytest.raises(UserError, match="or one guided in another way"):
+        PerturbedAttention(both)

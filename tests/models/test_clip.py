@@ -127,6 +127,37 @@ def test_other_files_are_refused_in_a_sentence(tmp_path, clip_file):  # noqa: F8
             read_small_clip(tmp_path / "changed.safetensors")
 
 
+def test_a_text_half_that_lies_beside_it_is_not_stored_again(tmp_path):
+    clip = small_clip(classes=["fox"])
+    write_text_encoder(clip, tmp_path / "pipeline")
+    beside = "pipeline/text_encoder/model.safetensors"
+    save_small_clip(clip, tmp_path / "whole.safetensors")
+    save_small_clip(clip, tmp_path / "lean.safetensors", text_half=beside)
+    sizes = [(tmp_path / name).stat().st_size for name in ("lean.safetensors", beside, "whole.safetensors")]
+    assert sizes[0] + sizes[1] < 1.02 * sizes[2]
+    lean, state = read_small_clip(tmp_path / "lean.safetensors"), clip.model.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in lean.model.state_dict().items())
+    with pytest.raises(UserError, match="is not the text half of this CLIP, weight for weight"):
+        save_small_clip(clip, tmp_path / "half.safetensors", dtype=torch.float16, text_half=beside)
+    with torch.no_grad():
+        clip.model.ln_final.bias[0] += 1
+    with pytest.raises(UserError, match="is not the text half of this CLIP, weight for weight"):
+        save_small_clip(clip, tmp_path / "other.safetensors", text_half=beside)
+    tensors, header = read_tensors(tmp_path / "lean.safetensors")
+    for elsewhere in ("../pipeline/text_encoder/model.safetensors", "/a.safetensors", "a/../../b.safetensors"):
+        write_tensors(tmp_path / "led_away.safetensors", tensors, {**header, "text_half": elsewhere})
+        with pytest.raises(UserError, match="text_half"):
+            read_small_clip(tmp_path / "led_away.safetensors")
+    (tmp_path / beside).write_bytes(b"torn")
+    with pytest.raises(UserError, match="is not a whole safetensors file"):
+        read_small_clip(tmp_path / "lean.safetensors")
+    (tmp_path / beside).unlink()
+    with pytest.raises(
+        UserError, match="no text half of a CLIP at .*; keep the CLIP and the pipeline's folder together"
+    ):
+        read_small_clip(tmp_path / "lean.safetensors")
+
+
 # --- transformers' models ---------------------------------------------------------------------------------------------
 
 

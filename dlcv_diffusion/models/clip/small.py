@@ -1,6 +1,7 @@
 """A CLIP small enough to be trained on a CPU and to ship: one of open_clip's own `CLIP`, from a config of ours.
 
-Its file holds the weights, the config, the merges of its tokenizer and its facts, and needs nothing beside it.
+Its file holds the weights, the config, the merges of its tokenizer and its facts. Where a pipeline beside it holds the
+same text half, it may name that instead of holding it a second time.
 """
 
 import os
@@ -11,13 +12,16 @@ from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
-from torch import nn
+from safetensors.torch import load_file
+from torch import Tensor, nn
 from typing_extensions import TypedDict
 
 from ...declared import declared, validated
 from ...errors import check
 from ...noise import seeded_weights
+from ...reading import reading
 from ..registry import FORMAT, Name, filled, open_ended, plain, read_tensors, write_tensors
+from .names import as_open_clip
 from .tokenizer import Merge, checked_merges
 
 MEAN_STD = (0.5, 0.5, 0.5)
@@ -81,10 +85,14 @@ class ClipFacts(TypedDict, total=False):
 
 @declared
 class SmallClipHeader:
-    """What its file says beside the tensors; the format is `models.registry`'s."""
+    """What its file says beside the tensors; the format is `models.registry`'s.
+
+    - text_half: where the weights of a `CLIPTextModel` lie that are its text half, below its own folder.
+    """
 
     clip: SmallClipConfig
     merges: Annotated[Names, Field(max_length=65_536)]
+    text_half: Annotated[str, Field(pattern=r"^\w[\w-]*(/\w[\w-]*)*\.safetensors$", max_length=200)] | None = None
     metadata: ClipFacts = Field(default_factory=dict)
     format: Literal[1] = FORMAT
 
@@ -117,10 +125,16 @@ def build_small_clip(config: SmallClipConfig, merges: Sequence[Merge], seed: int
         return CLIP(**config.for_open_clip(512 + len(merges) + 2))
 
 
-def save_small_clip(clip: SmallClip, path: str | Path, *, dtype: torch.dtype | None = None) -> None:
+def save_small_clip(
+    clip: SmallClip, path: str | Path, *, dtype: torch.dtype | None = None, text_half: str | None = None
+) -> None:
     """Write its weights (`dtype=torch.float16` halves the file), config, merges and facts; atomic.
 
-    Raises `UserError` for weights that are not finite in `dtype`, and a path not to be written.
+    - text_half: weights of a `CLIPTextModel` in a folder beside `path`, equal to the text half in `dtype`, such as
+      "pipeline/text_encoder/model.safetensors": the file names them and leaves its own out.
+
+    Raises `UserError` for weights that are not finite in `dtype`, a text half that is another one, and a path not to be
+    written.
 
     >>> save_small_clip(clip, "runs/clip/model.safetensors")   # doctest: +SKIP
     """
@@ -129,13 +143,20 @@ def save_small_clip(clip: SmallClip, path: str | Path, *, dtype: torch.dtype | N
     finite = all(v.isfinite().all() for v in state.values())
     check(finite, f"the weights for '{path}' are not finite; train with a lower learning rate, or save in float32")
     header = {"clip": asdict(clip.config), "merges": [" ".join(merge) for merge in clip.merges]}
+    if text_half is not None:
+        theirs = _text_half(Path(path).parent / text_half)
+        same = bool(theirs) and all(_alike(state.get(name), theirs[name]) for name in theirs)
+        check(same, f"'{text_half}' is not the text half of this CLIP, weight for weight; leave text_half out")
+        state = {name: value for name, value in state.items() if name not in theirs}
+        header["text_half"] = text_half
     write_tensors(path, state, {**header, "metadata": dict(clip.facts)})
 
 
 def read_small_clip(path: str | Path) -> SmallClip:
     """What `save_small_clip` wrote: float32, in eval mode, on the CPU.
 
-    Raises `UserError` for a file that is missing, damaged, foreign or newer, or whose weights do not fit.
+    Raises `UserError` for a file that is missing, damaged, foreign or newer, or whose weights do not fit; also where
+    the text half that it names is so.
 
     >>> read_small_clip("runs/clip/model.safetensors").config.image_size   # doctest: +SKIP
     64
@@ -145,9 +166,22 @@ def read_small_clip(path: str | Path) -> SmallClip:
     tensors, header = read_tensors(path)
     check("clip" in header, f"'{path}' holds no CLIP of ours; {known}")
     header = validated(SmallClipHeader, header, f"'{path}'")
+    if header.text_half:
+        tensors = {**_text_half(Path(path).parent / header.text_half), **tensors}
     merges = checked_merges(header.merges, f"'{path}'")
     words = tensors.get("token_embedding.weight")
     fits = words is not None and words.ndim == 2 and len(words) == 512 + len(merges) + 2
     check(fits, f"the vocabulary in '{path}' does not fit its weights; was the file written by another program?")
     model = filled(build_small_clip(header.clip, merges), tensors, path).eval()
     return SmallClip(model, header.clip, merges, header.metadata)
+
+
+def _text_half(path: Path) -> dict[str, Tensor]:
+    """The weights of a `CLIPTextModel` under open_clip's names."""
+    check(path.is_file(), f"no text half of a CLIP at '{path}'; keep the CLIP and the pipeline's folder together")
+    with reading(path, "is not a whole safetensors file", "copy it again"):
+        return as_open_clip(load_file(path))
+
+
+def _alike(ours: Tensor | None, theirs: Tensor) -> bool:
+    return ours is not None and ours.dtype == theirs.dtype and torch.equal(ours, theirs)

@@ -3,7 +3,7 @@
 The networks are the same; only names differ, and transformers keeps queries, keys and values apart.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,18 +15,9 @@ from ...errors import check
 from ...files import staging_folder
 from ..foreign import quietly
 from ..registry import load_state
+from .names import TEXT, VISION, as_transformers
 from .small import MEAN_STD, SmallClip
 from .tokenizer import write_tokenizer
-
-BLOCK = {"ln_1": "layer_norm1", "ln_2": "layer_norm2", "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2"}
-BLOCK |= {"attn.out_proj": "self_attn.out_proj"}
-TEXT = {"token_embedding.weight": "embeddings.token_embedding.weight"}
-TEXT |= {"positional_embedding": "embeddings.position_embedding.weight"}
-TEXT |= {f"ln_final.{kind}": f"final_layer_norm.{kind}" for kind in ("weight", "bias")}
-VISION = {"class_embedding": "embeddings.class_embedding", "conv1.weight": "embeddings.patch_embedding.weight"}
-VISION |= {"positional_embedding": "embeddings.position_embedding.weight"}
-VISION |= {f"ln_pre.{kind}": f"pre_layrnorm.{kind}" for kind in ("weight", "bias")}  # as transformers spells it
-VISION |= {f"ln_post.{kind}": f"post_layernorm.{kind}" for kind in ("weight", "bias")}
 
 
 def text_model(clip: SmallClip) -> nn.Module:
@@ -43,7 +34,7 @@ def text_model(clip: SmallClip) -> nn.Module:
 
     with torch.random.fork_rng(devices=[]):
         model = CLIPTextModel(CLIPTextConfig(**_text_config(clip)))
-    _fill(model, dict(_renamed(clip.model.state_dict(), TEXT, "transformer.resblocks.")), "text_model.")
+    _fill(model, dict(as_transformers(clip.model.state_dict(), TEXT)), "text_model.")
     return model.eval()
 
 
@@ -91,8 +82,8 @@ def whole_model(clip: SmallClip) -> nn.Module:
             CLIPConfig(text_config=_text_config(clip), vision_config=vision, projection_dim=config.embed_dim)
         )
     seen = {key.removeprefix("visual."): value for key, value in state.items() if key.startswith("visual.")}
-    halves = {"text_model.": _renamed(state, TEXT, "transformer.resblocks.")}
-    halves["vision_model."] = _renamed(seen, VISION, "transformer.resblocks.")
+    halves = {"text_model.": as_transformers(state, TEXT)}
+    halves["vision_model."] = as_transformers(seen, VISION)
     found = {prefix + name: value for prefix, half in halves.items() for name, value in half}
     found |= {"text_projection.weight": state["text_projection"].T, "visual_projection.weight": seen["proj"].T}
     _fill(model, {**found, "logit_scale": state["logit_scale"]})
@@ -123,22 +114,6 @@ def _text_config(clip: SmallClip) -> dict[str, Any]:
     found |= {"num_hidden_layers": config.text_layers, "num_attention_heads": config.text_heads, "hidden_act": "gelu"}
     found |= {"max_position_embeddings": config.context, "projection_dim": config.embed_dim}
     return {**found, "eos_token_id": end, "bos_token_id": end - 1, "pad_token_id": end}
-
-
-def _renamed(state: Mapping[str, Tensor], names: Mapping[str, str], blocks: str) -> Iterator[tuple[str, Tensor]]:
-    """The weights of one half under transformers' names."""
-    for name, value in state.items():
-        if name in names:
-            yield names[name], value
-        elif name.startswith(blocks):
-            number, _, inner = name.removeprefix(blocks).partition(".")
-            layer = f"encoder.layers.{number}."
-            if inner.startswith("attn.in_proj_"):
-                for part, third in zip("qkv", value.chunk(3), strict=True):
-                    yield f"{layer}self_attn.{part}_proj.{inner.removeprefix('attn.in_proj_')}", third
-            else:
-                module, _, kind = inner.rpartition(".")
-                yield f"{layer}{BLOCK[module]}.{kind}", value
 
 
 def _fill(model: nn.Module, weights: Mapping[str, Tensor], older: str = "") -> None:

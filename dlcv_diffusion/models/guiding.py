@@ -1,0 +1,45 @@
+"""Guidance by worse networks: what the good one has and the worse one has not is taken further."""
+
+import math
+
+from torch import Tensor, nn
+
+from ..denoiser import Denoiser
+from ..errors import check
+
+
+class GuidedByWorse(Denoiser):
+    """The denoiser ε̃ = ε(x_t) + Σ_i s_i (ε(x_t) − ε_i(x_t)), one forward pass more for each worse ε_i whose s_i > 0.
+
+    - denoiser: a plain one, such as `load_denoiser` gives, or one that is guided so in another way: the terms add up.
+    - worse: ε_i, with the same schedule and images. s: s_i, 0 or more.
+    - facts: of this guidance, and what it is called in the facts of the weights; the first is its s.
+
+    Raises `UserError` for another s, and for a denoiser that is guided already, otherwise or in the same way.
+
+    >>> GuidedByWorse(load_denoiser("faces"), weaker, 0.5, {"autoguidance": 0.5})   # doctest: +SKIP
+    """
+
+    def __init__(self, denoiser: Denoiser, worse: Denoiser, s: float, facts: dict[str, float | None]):
+        before = denoiser if isinstance(denoiser, GuidedByWorse) else None
+        plain = type(denoiser) is Denoiser or (before and not facts.keys() & before.guidance.keys())
+        check(plain, "this guidance takes a plain denoiser, such as load_denoiser gives, or one guided in another way")
+        check(0 <= s < math.inf, f"the guidance scale is {s}; it must be a number from 0 on")
+        super().__init__(
+            denoiser.model,
+            denoiser.schedule,
+            denoiser.prediction,
+            shape=denoiser.shape,
+            null=denoiser.null,
+            name=denoiser.name,
+            facts={**denoiser.facts, **facts},
+        )
+        self.guidance = {**(before.guidance if before else {}), **facts}
+        self.worse = nn.ModuleList([*(before.worse if before else ()), worse])
+        self.scales = [*(before.scales if before else ()), float(s)]
+
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        """ε̃, (B, C, H, W); arguments as of `Denoiser`."""
+        eps = super().forward(x, t, condition)
+        terms = [s * (eps - worse(x, t, condition)) for worse, s in zip(self.worse, self.scales, strict=True) if s]
+        return sum(terms, eps)
