@@ -11,8 +11,6 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from run_notebooks import LIVE, environment, lab_metadata, main, slim, solutions
 
-from dlcv_diffusion.figures import png_bytes
-
 
 @pytest.fixture
 def write(tmp_path):

@@ -297,4 +297,5 @@ class LabNotebook:
 
     def wait_until_finished(self, patience: float = 60) -> None:
         """Wait until, since the last key, a picture has come that is shown, and the line below names no step."""
-        self.page.wait_for_function(FINISHED, timeout=1000 * patience)
+        every = 50  # milliseconds; by default it would be asked at every frame, and frames be drawn for that alone
+        self.page.wait_for_function(FINISHED, timeout=1000 * patience, polling=every)

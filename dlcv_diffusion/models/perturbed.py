@@ -18,7 +18,7 @@ class PerturbedAttention(GuidedByWorse):
     - denoiser: of a network of ours that has self-attention; its weights are shared, and it is not changed.
     - s: guidance scale, 0 or more; 0: the denoiser alone, one pass.
 
-    Raises `UserError` for another s, for a network without such attention, and for a denoiser that is guided so already.
+    Raises `UserError` for another s, for a network without such attention, and one that is guided so already.
 
     >>> denoise = PerturbedAttention(load_denoiser("faces"), s=0.5)   # doctest: +SKIP
     """

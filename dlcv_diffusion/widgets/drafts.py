@@ -12,7 +12,7 @@ from ..noise import NoiseStream
 from ..samplers import Denoise, Step, chosen_timesteps, ddim, predict
 from ..schedule import NoiseSchedule
 
-DRAFT_STEPS = 6
+DRAFT_STEPS = {"without noise": 6, "with noise": 10}
 
 
 def draft(
@@ -26,17 +26,18 @@ def draft(
     spacing: str = "trailing",
     **sampling: Any,
 ) -> tuple[Iterator[Step], int] | None:
-    """What DDIM with η draws in `steps` steps, guessed in six; None where there are hardly more than that to take.
+    """What DDIM with η draws in `steps` steps, guessed in six of them, or ten where η > 0; None for fewer than twice that.
 
-    The six are some of its own timesteps. They are of second order (`Extrapolated`), and each takes the sum of the
+    Those few are some of its own timesteps. They are of second order (`Extrapolated`), and each takes the sum of the
     noises that fall into it (`SummedNoise`). Arguments as of `ddim`; seeds are needed where η > 0.
 
     >>> steps, count = draft(denoiser, x_T, denoiser.schedule, steps=20, eta=0.5, seeds=[0])   # doctest: +SKIP
     """
-    if steps < 2 * DRAFT_STEPS:
+    few = DRAFT_STEPS["with noise" if eta else "without noise"]
+    if steps < 2 * few:
         return None
     fine = chosen_timesteps(schedule, steps, spacing)
-    coarse = [fine[round(i * len(fine) / DRAFT_STEPS)] for i in range(DRAFT_STEPS)]
+    coarse = [fine[round(i * len(fine) / few)] for i in range(few)]
     final = schedule.alphas_bar[0].item() if sampling.get("final_alpha") == "first" else 1.0
     noise = SummedNoise(NoiseStream(seeds), schedule, fine, coarse, eta, final) if eta else None
     guess = Extrapolated(denoise, schedule, coarse)

@@ -18,8 +18,10 @@ from .live import Live, captioned, hinted, in_words, plain
 from .panel import Field
 
 WIDEST, TALLEST = 700, 360  # screen pixels of a live picture
+AT_ONCE = 0.1  # seconds: a draft that takes longer is announced
 BETWEEN_DRAFTS = 0.1  # seconds: what comes faster is not shown, since encoding it takes time, too
 LATE = 0.6  # of a sampler's steps: its x̂0 before them is nearer to the mean of all pictures than to its own
+DRAWING = "drawing …"
 Picture = Any  # images (N, C, H, W) or (C, H, W): uint8, or float in [-1, 1]
 Draw = Callable[..., Picture | Iterator[Any] | tuple[Iterator[Any], int]]
 
@@ -120,18 +122,26 @@ class Explorer(Live):
                 wanted.insert(0, (next(iter(self.controls.values())).start, *position[1:]))
             found = {each: self.pictures[each] for each in wanted if each in self.pictures}
             missing = dict.fromkeys(each for each in wanted if each not in found)
-            panel.say(answered=moved, **({"state": "busy", "line": "drawing …"} if missing and drafts else {}))
+            said, begun = False, time.monotonic()
             if drafts and position in missing:
-                yield from self._guess(position)
+                for _ in self._guess(position):  # where a draft comes at once, no message holds it up
+                    if not said and time.monotonic() - begun > AT_ONCE:
+                        said = True
+                        panel.say(answered=moved, state="busy", line=DRAWING)
+                    yield
                 if position in self._drafts:
-                    self._send(position, self._corrected(position), state="draft", line="a draft, drawing …")
+                    said, draft = True, {"state": "draft", "line": f"a draft, {DRAWING}"}
+                    self._send(position, self._corrected(position), answered=moved, **draft)
+            if drafts and missing and not said:
+                panel.say(answered=moved, state="busy", line=DRAWING)
             for each in missing:
                 yield from self._refine(each, drafts and each == position)
                 found[each] = self.pictures[each]
-            self._send(*(part for each in wanted[::-1] for part in (each, found[each])))
-            self._last = position
+            self._send(*(part for each in wanted[::-1] for part in (each, found[each])), answered=moved)
+            before, self._last = self._last, position
             if drafts:
-                yield from self._guess(position)  # for the next move
+                yield from self._guess(position)  # what a draft's error is, see `_corrected`
+                yield from self._guess(self._next(before, position))
         except Exception as error:  # ipywidgets would swallow it, and the slider would seem dead
             where = f"{self._label(position)}: " if position else ""
             panel.say(answered=moved, state="error", line=f"{where}{in_words(error)}")
@@ -148,6 +158,16 @@ class Explorer(Live):
                 yield
             for item in items:
                 self._drafts[position] = tile(getattr(item, "x", item), self._columns)
+
+    def _next(self, before: tuple, position: tuple) -> tuple:
+        """Where the next move leads if it is like the last one; the position itself where there is no such place."""
+        onward = []
+        for control, was, now in zip(self.controls.values(), before or position, position, strict=True):
+            places = [*control.values]
+            stride = places.index(now) - places.index(was) if {was, now} <= {*places} else 0
+            place = places.index(now) + stride if stride else -1
+            onward.append(places[place] if 0 <= place < len(places) else now)
+        return tuple(onward)
 
     def _corrected(self, position: tuple) -> np.ndarray:
         """The draft. If it is nearer to the last draft than that one was to its finished picture: that picture and the
@@ -169,10 +189,12 @@ class Explorer(Live):
                 self.panel.steps, shown = f"step {done} of {total or '…'}", time.monotonic()
                 if drafts and (done > LATE * total if total else not hasattr(item, "x0")):
                     picture = tile(getattr(item, "x0", item), self._columns)
-                    self._send(position, picture, state="draft", line="drawing …")
+                    self._send(position, picture, state="draft", line=DRAWING)
             yield
 
-    def _send(self, position: tuple, picture: np.ndarray, *beside: Any, state: str = "done", line: str = "") -> None:
+    def _send(
+        self, position: tuple, picture: np.ndarray, *beside: Any, state: str = "done", line: str = "", **traits: Any
+    ) -> None:
         """Pictures and all the words that belong to them, at once; beside them another position and its picture."""
         named, said, png = self._named(position), {}, self._png(picture)
         if beside:
@@ -190,6 +212,7 @@ class Explorer(Live):
             facts=captioned(self.page["caption"], describe(self._facts(position))),
             code=self._code(**named) if self._code else f"explorer.picture({', '.join(map(repr, position))})",
             **said,
+            **traits,
         )
         self._shown = position, picture
 
@@ -219,7 +242,7 @@ class Explorer(Live):
         return drawn if isinstance(drawn, Iterator) else iter([drawn]), total
 
     def _png(self, picture: np.ndarray) -> bytes:
-        return png_bytes(self._enlarged(picture))
+        return png_bytes(self._enlarged(picture), level=1)
 
     def _enlarged(self, picture: np.ndarray) -> np.ndarray:
         return enlarged(picture, self._zoom or max(1, min(WIDEST // picture.shape[1], TALLEST // picture.shape[0])))

@@ -13,10 +13,11 @@ import asyncio
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import cached_property
 from typing import Any
 
+import torch
 from IPython import get_ipython
 from IPython.display import HTML, display
 
@@ -24,6 +25,7 @@ from ..errors import UserError
 from ..figures import ReportFigure
 from .panel import Field, Panel
 
+DONE = object()
 PAUSE = 0.001  # seconds between two steps for the messages that are waiting
 GREEK = {"alpha": "α", "beta": "β", "epsilon": "ε", "varepsilon": "ε", "eta": "η", "sigma": "σ", "tau": "τ"}
 LOWERED = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
@@ -52,6 +54,7 @@ class Live(ABC):
     page: Mapping[str, str]
     _comparing = ""
     _loop: asyncio.AbstractEventLoop | None = None
+    _unheard = False
     _task: asyncio.Task | None = None
 
     @cached_property
@@ -93,6 +96,7 @@ class Live(ABC):
 
     def _moved(self, change: Any = None) -> None:
         if self._loop is not None and self._loop.is_running():
+            self._unheard = True
             self._loop.call_soon_threadsafe(self._begin)
         else:
             for _ in self._show():
@@ -127,13 +131,20 @@ class Live(ABC):
                 self.panel.send({"file": name, "view": view}, [png])
 
     def _begin(self) -> None:
+        if not self._unheard:
+            return  # one move tells of several traits, and is answered once
+        self._unheard = False
         if self._task is not None:
             self._task.cancel()
         self._task = self._loop.create_task(self._follow())
 
     async def _follow(self) -> None:
         with closing(self._show()) as steps:
-            for pause in steps:
+            while True:
+                with _a_core_for_the_browser():
+                    pause = next(steps, DONE)
+                if pause is DONE:
+                    return
                 await asyncio.sleep(pause or PAUSE)
 
     # --- outputs --------------------------------------------------------------------------------------------
@@ -190,6 +201,17 @@ def in_words(error: Exception) -> str:
     ('MemoryError: too many images', 'give fewer')
     """
     return f"{'' if isinstance(error, UserError) else f'{type(error).__name__}: '}{error}"
+
+
+@contextmanager
+def _a_core_for_the_browser() -> Iterator[None]:
+    """One thread less: the browser lays out the page meanwhile, and a thread that waits for a core holds up all."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads - 1))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _run_by_a_program() -> bool:

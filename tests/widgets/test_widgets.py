@@ -440,8 +440,57 @@ def test_a_draft_comes_first_and_then_only_the_picture():
     )
     states, pictures = watched(explorer, "state"), watched(explorer, "picture")
     slide(explorer, 1)
-    assert states == ["busy", "draft", "done"]
+    assert states == ["draft", "done"]
     assert pictures == [explorer._png(tile(grey_of(1, number))) for number in (60, 100)]
+
+
+def test_a_draft_that_takes_long_is_announced(monkeypatch):
+    monkeypatch.setattr(explorer_module, "AT_ONCE", 0)
+    explorer = guidance_explorer(
+        Sampler(steps=10), [0, 1], start=0, still=[0], draft=lambda w: (grey_of(w, n) for n in (50, 60))
+    )
+    states = watched(explorer, "state")
+    slide(explorer, 1)
+    assert states == ["busy", "draft", "done"]
+
+
+def test_the_draft_of_the_next_move_of_the_same_kind_is_drawn_ahead():
+    drafted = []
+
+    def sketch(w):
+        drafted.append(w)
+        return grey_of(w, 50)
+
+    explorer = guidance_explorer(Sampler(steps=10), [0, 1, 2, 3, 4], start=0, still=[0], draft=sketch)
+    slide(explorer, 1)
+    assert drafted == [1, 2], "one to the right, and so will be the next"
+    slide(explorer, 3)
+    assert drafted == [1, 2, 3], "two to the right: there is no further place like that"
+    slide(explorer, 2)
+    assert drafted == [1, 2, 3], "both are there already"
+
+
+def test_a_move_that_tells_of_several_things_is_answered_once_and_leaves_a_core_to_the_browser():
+    threads, before = [], torch.get_num_threads()
+
+    def draw(w):
+        threads.append(torch.get_num_threads())
+        return grey_of(w, 0)
+
+    async def scenario():
+        torch.set_num_threads(2)
+        try:
+            explorer = guidance_explorer(draw, [0, 1], start=0, still=[0])
+            explorer.panel
+            threads.clear()
+            explorer.panel.say(values={"w": 1}, moved=1)
+            await until(lambda: explorer.panel.state == "done" and explorer.panel.answered == 1)
+            assert torch.get_num_threads() == 2
+        finally:
+            torch.set_num_threads(before)
+
+    in_a_loop(scenario)
+    assert threads == [1]
 
 
 def test_a_draft_near_the_one_before_is_that_picture_and_what_changed():
@@ -684,7 +733,7 @@ def test_drafts_end_where_the_course_does(denoiser, eta):
     explorer, states = eta_explorer(denoiser, sampling={"final_alpha": "first"}), []
     explorer.panel.observe(lambda change: states.append(change.new), names="state")
     explorer.move(eta=eta, seed=3)
-    assert states == ["busy", "draft", "done"]
+    assert states == ["draft", "done"]
 
 
 def test_a_draft_that_fails_does_not_take_the_picture_with_it():
