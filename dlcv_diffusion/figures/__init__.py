@@ -8,10 +8,11 @@ A figure shows itself in a notebook. Neither pyplot nor a global setting of matp
 """
 
 from .grids import digit_grid, image_grid, reverse_strip
-from .page import ReportFigure, describe, figures_folder, printed, read_facts, save_figure, style
+from .page import ReportFigure, figures_folder, printed, read_facts, save_figure, style
 from .plots import line_plot, loss_curve, schedule_plot, trade_off_plot
 from .rgb import enlarged, png_bytes, png_size, tile, to_rgb
 from .tables import text_table
+from .words import describe
 
 __all__ = ["ReportFigure", "describe", "digit_grid", "figures_folder", "image_grid", "line_plot", "loss_curve"]
 __all__ += [

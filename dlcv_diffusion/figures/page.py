@@ -27,7 +27,7 @@ from ..declared import validated
 from ..errors import UserError, check
 from ..files import atomic_write
 from .rgb import png_bytes, png_size
-from .words import in_words
+from .words import describe
 
 DPI = 100  # one unit of every layout here is 1/100 inch: a pixel on an ordinary screen
 DENSITY = 2  # pictures are drawn at twice that, so that they are sharp on a fine screen and in print
@@ -160,15 +160,6 @@ class ReportFigure(Figure):
         return {"image/png": png, "text/plain": f"<figure: {words}>"}, metadata
 
 
-def describe(facts: Facts) -> str:
-    """Facts as the line that stands below a figure.
-
-    >>> describe({"seeds": range(4), "steps": 350, "w": 2.0})
-    'seeds = 0…3, steps = 350, w = 2'
-    """
-    return ", ".join(f"{name} = {_in_words(value)}" for name, value in facts.items())
-
-
 def save_figure(fig: Figure, path: str | Path, facts: Facts | None = None, *, density: int | None = None) -> Path:
     """Write a figure, with the facts that would make it again below it and in its metadata; returns the path.
 
@@ -290,20 +281,8 @@ def _caption(words: str, pixels: int, density: int) -> np.ndarray:
 
 
 def _in_one_line(caption: str, facts: Facts) -> str:
-    said = in_words(facts) if layout().print else describe(facts)
+    said = describe(facts)
     return ". ".join(part for part in (caption.rstrip(". "), said) if part)
-
-
-def _in_words(value: Any) -> str:
-    value = value if isinstance(value, str | int | float | None) else _plain(value)
-    if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, list | tuple):
-        if len(value) > 2 and all(type(v) is int for v in value) and set(np.diff(value)) == {1}:
-            return f"{value[0]}…{value[-1]}"
-        words = ", ".join(map(_in_words, value))
-        return words if len(value) == 1 else f"({words})"
-    return str(value)
 
 
 def _plain(value: Any) -> Any:

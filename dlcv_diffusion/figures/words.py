@@ -1,6 +1,7 @@
 """Facts as a reader of the report reads them: "DDIM, 50 steps, η = 0, seeds 0 to 3"."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 EQUALS = "\u00a0=\u00a0"  # no line ends there
@@ -14,6 +15,7 @@ def _number(value: Any) -> str:
 def _series(values: Any) -> str:
     """Numbers or names as one says them: "3", "0 and 10", "0 to 9", "0, 2 and 5"."""
     values = values.tolist() if hasattr(values, "tolist") else values  # of numpy and torch
+    values = sorted(values) if isinstance(values, set | frozenset) else values
     if isinstance(values, str) or not isinstance(values, Sequence | range):
         return _number(values)
     values = [_number(value) for value in values]
@@ -44,7 +46,7 @@ WORDS: Mapping[str, Callable[[Any], str]] = {
     "signal leak": lambda _: "noise with the mean colours of the data",
     "eta": lambda eta: f"η{EQUALS}{_series(eta)}",
     "seed": lambda seed: f"seed {_series(seed)}",
-    "seeds": lambda seeds: f"seeds {seeds}" if isinstance(seeds, str) else _counted("seed")(seeds),
+    "seeds": _counted("seed"),
     "noises": _counted("noise"),
     "seeds_of_z": lambda seeds: f"fresh noise from {_counted('seed')(seeds)}",
     "interpolation": lambda name: f"{name} between the noises",
@@ -59,12 +61,16 @@ WORDS: Mapping[str, Callable[[Any], str]] = {
 }
 
 
-def in_words(facts: Mapping[str, Any]) -> str:
+def describe(facts: Mapping[str, Any]) -> str:
     r"""The facts of a figure as the end of its caption.
 
-    >>> in_words({"seeds": range(4), "sampler": "ddim", "steps": 50, "eta": 0.0, "weights": "faces"})
+    >>> describe({"seeds": range(4), "sampler": "ddim", "steps": 50, "eta": 0.0, "weights": "faces"})
     'Seeds 0 to 3, DDIM, 50 steps, η\xa0=\xa00, model “faces”'
     """
+    facts = {
+        name: value.name if isinstance(value, PurePath) and value.is_absolute() else value
+        for name, value in facts.items()
+    }
     said = [
         WORDS.get(name, lambda value, name=name: f"{name.replace('_', ' ')}{EQUALS}{_series(value)}") for name in facts
     ]

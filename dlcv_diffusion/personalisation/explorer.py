@@ -15,7 +15,7 @@ from ..models.text_to_image import TextToImage, as_text_to_image
 from ..noise import checked_seeds, seeded_noise
 from ..recent import Recent
 from ..samplers import Step, dpm_solver
-from ..widgets.live import Live, captioned, hinted, in_words
+from ..widgets.live import Live, captioned, hinted, sentence_of
 from ..widgets.panel import Field
 
 TYPING = 0.3  # seconds without a key before a prompt is drawn
@@ -136,8 +136,7 @@ class PromptExplorer(Live):
         return image_grid(rows, columns=self.count, row_labels=self.prompts, **words, facts=facts)
 
     def _all_facts(self, seed: int, scale: float) -> dict[str, Any]:
-        seeds = str(seed) if self.count == 1 else f"{seed} … {seed + self.count - 1}"
-        return {**self._facts, "guidance scale": f"{scale:g}", "seeds": seeds}
+        return {**self._facts, "guidance scale": float(scale), "seeds": range(seed, seed + self.count)}
 
     # --- the live view ------------------------------------------------------------------------------------
 
@@ -190,7 +189,7 @@ class PromptExplorer(Live):
                 yield None
             self._send(key, self._pictures[key], state="done", line=self._note(prompt))
         except Exception as error:  # ipywidgets would swallow it, and the controls would seem dead
-            panel.say(answered=moved, state="error", line=in_words(error))
+            panel.say(answered=moved, state="error", line=sentence_of(error))
 
     def _note(self, prompt: str) -> str:
         """How the prompt is read, token by token: a word in pieces is one that the model does not know."""

@@ -14,7 +14,7 @@ from ..errors import check
 from ..figures import ReportFigure, describe, enlarged, image_grid, png_bytes, png_size, tile
 from ..recent import Recent
 from .controls import Control
-from .live import Live, captioned, hinted, in_words, plain
+from .live import Live, captioned, hinted, sentence_of, plain
 from .panel import Field
 
 WIDEST, TALLEST = 700, 360  # screen pixels of a live picture
@@ -144,7 +144,7 @@ class Explorer(Live):
                 yield from self._guess(self._next(before, position))
         except Exception as error:  # ipywidgets would swallow it, and the slider would seem dead
             where = f"{self._label(position)}: " if position else ""
-            panel.say(answered=moved, state="error", line=f"{where}{in_words(error)}")
+            panel.say(answered=moved, state="error", line=f"{where}{sentence_of(error)}")
 
     def _guess(self, position: tuple) -> Iterator[None]:
         """Draw a draft, if there is one, and keep it; without one the picture comes all the same."""

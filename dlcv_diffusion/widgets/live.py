@@ -126,7 +126,7 @@ class Live(ABC):
             try:
                 name, png = self._file()
             except Exception as error:  # ipywidgets would swallow it
-                self.panel.say(line=in_words(error))
+                self.panel.say(line=sentence_of(error))
             else:
                 self.panel.send({"file": name, "view": view}, [png])
 
@@ -194,10 +194,10 @@ def _letters(tex: str) -> str:
     return tex.replace("{", "").replace("}", "")
 
 
-def in_words(error: Exception) -> str:
+def sentence_of(error: Exception) -> str:
     """An error as a line says it: a user's mistake is a sentence already.
 
-    >>> in_words(MemoryError("too many images")), in_words(UserError("give fewer"))
+    >>> sentence_of(MemoryError("too many images")), sentence_of(UserError("give fewer"))
     ('MemoryError: too many images', 'give fewer')
     """
     return f"{'' if isinstance(error, UserError) else f'{type(error).__name__}: '}{error}"

@@ -15,7 +15,7 @@ from ..figures import ReportFigure, describe
 from ..images.pictures import open_picture
 from ..models.clip import Clip
 from ..recent import Recent
-from ..widgets.live import Live, captioned, hinted, in_words
+from ..widgets.live import Live, captioned, hinted, sentence_of
 from ..widgets.panel import Field, as_dicts
 from .bars import bars_html, picture_html
 from .classify import above_zero, scores
@@ -208,7 +208,7 @@ class ZeroShotExplorer(Live):
                 code="" if isinstance(picture, str) else self._code(picture, words, template, temperature),
             )
         except Exception as error:  # ipywidgets would swallow it, and the controls would seem dead
-            self._say(state="error", line="; ".join(said for said in (refused, in_words(error)) if said))
+            self._say(state="error", line="; ".join(said for said in (refused, sentence_of(error)) if said))
 
     @staticmethod
     def _code(picture: int, words: Sequence[str], template: str, temperature: float) -> str:
@@ -226,7 +226,7 @@ class ZeroShotExplorer(Live):
         try:
             picture = open_picture(io.BytesIO(content), GIVE, name, upright=True)
         except Exception as error:  # as above
-            return in_words(error)
+            return sentence_of(error)
         for old in [key for key in self._drawn if isinstance(key, str)]:
             del self._drawn[old]
         key, fields = self._reader.take(f"your own: {name}", picture), self._fields()

@@ -71,11 +71,11 @@ def test_prompt_words_seed_and_scale_move_the_pictures(open_notebook, folder, sc
 
             view.box.get_by_label("seed of the first", exact=True).press("PageUp")
             other = view.finished(learnt)
-            assert other[0] != learnt[0] and other[1] == learnt[1] and "seeds = 2 … 5" in other[2]
+            assert other[0] != learnt[0] and other[1] == learnt[1] and "seeds 2 to 5" in other[2]
             handle = view.box.get_by_label("guidance scale", exact=True)
             handle.press("ArrowRight")
             stronger = view.finished(other)
-            assert stronger[0] != other[0] and "guidance scale = 3.5" in stronger[2]
+            assert stronger[0] != other[0] and "guidance scale 3.5" in stronger[2]
             handle.press("ArrowLeft")
             assert view.finished(stronger) == other
 

@@ -104,7 +104,7 @@ def test_a_held_key_leaves_nothing_in_the_queue(open_notebook, screenshots):
             for _ in range(8):
                 handle.press("ArrowRight")
             notebook.page.wait_for_function("() => window.sliderView.dataset.state === 'draft'")
-            assert "seed = 8" in notebook.facts()
+            assert "seed 8" in notebook.facts()
             notebook.screenshot(screenshots / "slow_refining.png", 0)
             notebook.wait_until_finished()
             assert notebook.words().startswith("seed 8,")

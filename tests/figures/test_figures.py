@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import PurePosixPath
 from types import SimpleNamespace
 
 import numpy as np
@@ -217,8 +218,8 @@ def test_facts_travel_with_the_picture(images, tmp_path):
     path = save_figure(fig, tmp_path / "new" / "figure.png", {"eta steps": torch.tensor([1, 5])})
     expected = {"seeds": [0, 1, 2, 3], "steps": 350, "η": 0.0, "w": 2.0, "weights": "digits.safetensors"}
     assert read_facts(path) == {**expected, "eta steps": [1, 5]}
-    words = Image.open(path).info["Description"]
-    assert words.startswith("Four digits. seeds = 0…3, steps = 350, η = 0, w = 2, weights = digits.safetensors")
+    words = Image.open(path).info["Description"].replace("\u00a0", " ")
+    assert words.startswith("Four digits. Seeds 0 to 3, 350 steps, η = 0, guidance weight w = 2, model “digits.safe")
     assert str(tmp_path) not in path.read_bytes().decode("latin1")
 
 
@@ -273,10 +274,11 @@ def test_any_matplotlib_figure_can_be_saved_with_its_facts(tmp_path):
 
 
 def test_facts_read_as_words():
-    assert describe({"seeds": [3, 5], "t": [349, 348, 347], "w": 2.5, "ema": True}) == (
-        "seeds = (3, 5), t = (349, 348, 347), w = 2.5, ema = True"
+    found = describe({"seeds": [3, 5], "t": [349, 348, 347], "w": 2.5, "ema": True}).replace("\u00a0", " ")
+    assert found == "Seeds 3 and 5, t = 349, 348 and 347, guidance weight w = 2.5, ema = True"
+    assert describe({"seeds": range(10), "weights": PurePosixPath("/runs/a.safetensors")}) == (
+        "Seeds 0 to 9, model “a.safetensors”"
     )
-    assert describe({"seeds": range(10), "seed": [4]}) == "seeds = 0…9, seed = 4"
 
 
 def test_figures_go_where_the_environment_says_or_beside_the_notebooks(tmp_path, monkeypatch):
@@ -297,8 +299,8 @@ def test_a_figure_shows_itself_small_and_sharp_with_words_for_those_who_do_not_s
     data, metadata = image_grid(images, title="Five", caption="Digits", facts={"seed": 3})._repr_mimebundle_()
     width, height = (int.from_bytes(data["image/png"][i : i + 4], "big") for i in (16, 20))
     shown = {"width": width // DENSITY, "height": height // DENSITY}
-    assert metadata["image/png"] == {**shown, "alt": "Five. Digits. seed = 3"}
-    assert data["text/plain"] == "<figure: Digits. seed = 3>"
+    assert metadata["image/png"] == {**shown, "alt": "Five. Digits. Seed 3"}
+    assert data["text/plain"] == "<figure: Digits. Seed 3>"
 
 
 def test_nothing_global_is_changed(images, tmp_path):

@@ -9,7 +9,7 @@ from PIL import Image
 
 from dlcv_diffusion import NoiseSchedule, UserError
 from dlcv_diffusion.figures import image_grid, line_plot, printed, read_facts, save_figure, schedule_plot
-from dlcv_diffusion.figures.words import WORDS, in_words
+from dlcv_diffusion.figures.words import WORDS, describe
 
 FACTS = {"seeds": range(10), "sampler": "dpm_solver", "steps": 15, "w": 2.0, "signal leak": True, "weights": "digits"}
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 6, 3, 28, 28), np.uint8)
@@ -62,7 +62,7 @@ def test_the_physical_size_of_a_figure_for_the_screen_is_known_too(tmp_path):
     assert round(image.info["dpi"][0]) == 200 and 4 < image.width / 200 <= 7.61
 
 
-def test_the_caption_is_in_words_and_may_be_left_out(tmp_path):
+def test_the_caption_is_describe_and_may_be_left_out(tmp_path):
     with printed("column") as captions:
         with_it = save_figure(strip(), tmp_path / "with.png")
     with printed("column", caption=False) as alone:
@@ -80,9 +80,9 @@ def test_no_fact_of_ours_is_a_code_word():
         name: [0.1, 3] if name == "guided where σ in" else 2.0 if name in ("w", "clip_x0") else "x" for name in WORDS
     }
     assert not re.search(
-        r"_| = x|\[", in_words({**facts, "seeds_of_z": [1, 4], "noises": ["00", "01"]}).replace("η", "")
+        r"_| = x|\[", describe({**facts, "seeds_of_z": [1, 4], "noises": ["00", "01"]}).replace("η", "")
     )
-    assert in_words({"an_other": [0.5, 1]}) == "An other\u00a0=\u00a00.5 and 1"
+    assert describe({"an_other": [0.5, 1]}) == "An other\u00a0=\u00a00.5 and 1"
 
 
 def test_an_svg_has_text_and_a_pdf_has_fonts(tmp_path):

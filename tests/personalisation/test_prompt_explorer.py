@@ -43,7 +43,7 @@ def test_controls_move_the_picture_and_back(sd):
     explorer.move(prompt="a fox <new2>")
     assert len({first, second, third, panel.picture}) == 4
     assert panel.alt == "1 picture of the prompt: a fox <new2>" and panel.line == "read as a · fox · <new2>"
-    assert panel.facts.endswith("guidance scale = 8, seeds = 4") and panel.state == "done"
+    assert panel.facts.endswith("guidance scale 8, seed 4") and panel.state == "done"
     panel.values = dict(panel.start)
     assert panel.picture == first
 
@@ -81,7 +81,7 @@ def test_the_still_has_a_row_for_each_prompt(sd, monkeypatch):
     (rows,), words = seen[0]
     assert torch.equal(rows, torch.cat([explorer.picture(prompt, 0, 3.0) for prompt in ("a fox", "a <new1>")]))
     assert words["row_labels"] == ["a fox", "a <new1>"] and words["columns"] == 3
-    assert words["facts"]["seeds"] == "0 … 2" and words["caption"].startswith("Two prompts. Run this cell")
+    assert words["facts"]["seeds"] == range(3) and words["caption"].startswith("Two prompts. Run this cell")
 
 
 @pytest.mark.parametrize(

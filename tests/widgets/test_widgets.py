@@ -87,7 +87,7 @@ def test_the_outputs_are_the_panel_and_behind_it_the_still_picture(outputs):
     assert ".dlcv-explorer" in style["text/html"]
     assert panel[LIVE]["model_id"] and panel["text/plain"] == "" and "image/png" not in panel
     assert still["image/png"][:4] == b"\x89PNG" and LIVE not in still
-    assert still["text/plain"] == "<figure: Greys. Run this cell to move the controls. steps = 20>"
+    assert still["text/plain"] == "<figure: Greys. Run this cell to move the controls. 20 steps>"
 
 
 def test_moving_the_slider_changes_the_picture_and_not_its_size():
@@ -154,7 +154,7 @@ def test_the_panel_says_all_that_the_still_picture_says():
     slide(explorer, 3)
     panel = explorer.panel
     assert (panel.title, panel.alt) == ("Greys", "Greys: w = 3")
-    assert panel.facts == "All alike. steps = 20, w = 3" and panel.code == "grey(3)"
+    assert panel.facts == "All alike. 20 steps, guidance weight w\u00a0=\u00a03" and panel.code == "grey(3)"
 
 
 def test_two_positions_are_seen_beside_each_other():
@@ -632,7 +632,7 @@ def test_the_eta_explorer_shows_what_ddim_gives(denoiser):
     assert "fresh noise" in words(explorer)
     slide(explorer, 0)
     assert "follows from x_T" in words(explorer)
-    assert explorer.panel.facts == "sampler = ddim, weights = small, η = 0, steps = 10, seed = 3"
+    assert explorer.panel.facts == "DDIM, model “small”, η\u00a0=\u00a00, 10 steps, seed 3"
 
 
 @pytest.mark.parametrize("explorer", [eta_explorer, alpha_explorer])
