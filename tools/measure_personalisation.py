@@ -2,6 +2,7 @@
 
     python tools/measure_personalisation.py --work runs/personalisation --out measured.json
     python tools/measure_personalisation.py --model runs/text_to_image/model --things owl guitar --style woodcut
+    python tools/measure_personalisation.py --also tiger shark strawberry cupcake tractor teapot    # each alone
 
 1. Each concept alone: "a <new1>" with the initialiser, by textual inversion, and by Custom Diffusion.
 2. Two of them in one picture, by the five ways of `personalisation.ways`, on the same seeds.
@@ -57,7 +58,7 @@ class Study:
         self.seeds = range(args.seed, args.seed + args.count)
         self.steps = {} if args.steps is None else {"steps": args.steps}
         check(len(args.things) > 1, "give two things or more (--things); the first two are drawn together")
-        for name in args.things:
+        for name in (*args.things, *args.also):
             initialiser_of(self.world, name)
         check(args.style in STYLES, f"there is no style '{args.style}'; there are {', '.join(STYLES)}")
 
@@ -155,6 +156,7 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--out", type=Path, default=None, help="JSON to write")
     add("--assets", type=Path, default=None, help="folder to copy what was learnt of the two studies into, as it ships")
     add("--things", nargs="*", default=["owl", "guitar"], help="held-out things, the first two of them together")
+    add("--also", nargs="*", default=[], help="further held-out things, each of them alone")
     add("--style", default="woodcut")
     add("--count", type=int, default=100, help="pictures a row")
     add("--prior", type=int, default=24, help="pictures of its kind for Custom Diffusion")
@@ -168,7 +170,7 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     args = parsed(arguments)
     study, rows = Study(args), []
-    for name in (*args.things, args.style):
+    for name in (*args.things, args.style, *args.also):
         rows += alone(study, name)
     first, second = args.things[:2]
     rows += together(study, beside(study.world, first, second), (first, second))

@@ -16,6 +16,7 @@ app = group(
 )
 
 SAMPLE = "the sample of 4,000 digits that ships, of which 800 are held out; --data names more"
+TEACHER = "the weights that the preset guided learns from"
 EMOJI = "scenes of the emoji world that ships, made on the fly"
 
 
@@ -24,12 +25,17 @@ EMOJI = "scenes of the emoji world that ships, made on the fly"
     epilog=examples(
         "dlcv train digits --preset tiny --out runs/tiny",
         "dlcv train digits --data hw2_data --precision bf16 --resume",
+        "dlcv train digits --data hw2_data --preset guided --teacher runs/digits/model.safetensors --out runs/guided",
         "accelerate launch --num_processes 4 -m dlcv_diffusion train digits --preset report --data hw2_data",
         "torchrun --nproc-per-node 2 -m dlcv_diffusion train digits --device cpu",
     ),
 )
 def digits(
-    preset: Annotated[Literal["report", "small", "tiny"], Option(help="small ships; tiny: three digits")] = "small",
+    preset: Annotated[
+        Literal["report", "small", "guided", "tiny"],
+        Option(help="small ships; guided is learned from it; tiny: three digits"),
+    ] = "small",
+    teacher: Annotated[str | None, Option(help=TEACHER)] = None,
     data: Annotated[str, Option(help="sample, torchvision, street, hw2_data, an .npz, or a folder")] = "sample",
     out: options.RunFolder = Path("runs/digits"),
     svhn: Annotated[bool, Option("--svhn", help="the real SVHN instead of street digits")] = False,
@@ -51,6 +57,7 @@ def digits(
 
     run = {"resume": resume, "device": device, "checkpoint_every": checkpoint_every, "preview_every": preview_every}
     run |= given(steps=steps, batch_size=batch_size, lr=lr, seed=seed, precision=precision, compile=compile)
+    run |= given(teacher=teacher)
     extra = {name: value for name, value in {"svhn": svhn, "root": root, "photos": photos}.items() if value}
     named = SAMPLE if data == "sample" else f"'{data}', of which some are held out"
     show_training(lambda: train_digits(preset, data, out, data_options=extra, **run), out, data=named, resume=resume)
@@ -72,7 +79,7 @@ def faces(
         Literal["small", "guided", "tiny"],
         Option(help="small; guided, learned from small, ships; tiny is a quick trial"),
     ] = "small",
-    teacher: Annotated[str | None, Option(help="the weights that the preset guided learns from")] = None,
+    teacher: Annotated[str | None, Option(help=TEACHER)] = None,
     weaker: Annotated[str | None, Option(help="weights after less training, which guide the teacher")] = None,
     size: Annotated[int, Option(help="pixels a side, to which pictures are cut and resized", min=1, max=1024)] = 64,
     channels: Annotated[int, Option(help="1 (grey) or 3 (RGB)", min=1, max=3)] = 1,

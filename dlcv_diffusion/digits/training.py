@@ -5,12 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from ..denoiser import Denoiser
+from ..errors import check
+from ..training.distillation import guided_teacher
 from ..training.loop import TrainState, check_start
 from ..training.recipe import write_sheet
 from .data import load_digits, second_half
-from .recipes import digits_recipe
+from .recipes import ATTENTION_GUIDANCE, ATTENTION_GUIDANCE_NULL, digits_recipe
 from .sampling import SamplingConfig, sample_digits
 from .signal_leak import SignalLeak
+
+CLASSES = 20
 
 
 def train_digits(
@@ -19,24 +23,33 @@ def train_digits(
     out: str | Path = "runs/digits",
     *,
     data_options: Mapping[str, Any] | None = None,
+    teacher: str | Path | None = None,
     **options: Any,
 ) -> Iterator[TrainState]:
     """Train a preset's network on a source of digits; yields a `TrainState` every step, see `training.run`.
 
-    - preset: "report", "small" or "tiny", see `digits.recipes`.
+    - preset: "report", "small", "guided" ("small" with perturbed-attention guidance, learned by a copy of it) or
+      "tiny", see `digits.recipes`.
     - data: what `data.load_digits` takes: "sample", the course's hw2_data, an .npz, a folder.
     - data_options: further arguments of `data.load_digits`, such as {"svhn": True, "root": "datasets"}
       or {"labels": [10, 11, 17]}.
+    - teacher: weights of a network of ours, for the preset "guided" and no other.
     - options: those of `training.run`, such as resume=True or device="cpu", and fields of `TrainConfig` to set
       otherwise than the preset, such as steps=200.
 
-    Raises `UserError` for an unknown preset, data that cannot be read, or as `training.run` does.
+    Raises `UserError` for an unknown preset, a teacher that is missing or does not know the 20 classes, data that$
+    cannot be read, or as `training.run` does.
 
     >>> for state in train_digits("tiny", out="runs/tiny"):   # doctest: +SKIP
     ...     print(state.step, state.loss)
     """
     recipe, data_options = digits_recipe(preset), dict(data_options or {})
     check_start(out, **options)
+    scales = {"attention": ATTENTION_GUIDANCE, "attention_null": ATTENTION_GUIDANCE_NULL}
+    guided = guided_teacher(preset, teacher, **scales, classes=CLASSES)
+    if guided:
+        wanted = options.setdefault("prediction", guided.prediction)
+        check(wanted == guided.prediction, f"the teacher predicts {guided.prediction}, and so must its student")
     images = load_digits(data, **data_options)
     facts = {
         "name": f"digits-{preset}",
@@ -49,7 +62,7 @@ def train_digits(
     if halves.max() >= 2:  # of one half alone, such as street digits, all labels have the same colours
         classes = 10 if halves.min() >= 2 else 20
         facts["signal_leak"] = vars(SignalLeak.measure(images.images, images.labels, classes))
-    return recipe.run(images, out, facts, write_preview, options)
+    return recipe.run(images, out, facts, write_preview, options, guided)
 
 
 def write_preview(denoiser: Denoiser, path: str | Path, *, columns: int = 6) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..errors import check
 from ..files import staging_folder
-from .captions import IN_STYLE, phrase
+from .captions import GROUNDS, IN_STYLE, article, phrase
 from .scenes import Scene, random_scene, render
 from .styles import STYLES
 from .text_to_image_data import CALM
@@ -97,7 +97,7 @@ def write_concept(world: World, name: str, folder: str | Path, count: int = PICT
     """Write the pictures of a concept as 0.png … into a folder, which `Concept` takes; returns it.
 
     Beside those of a style stands what each shows, "a fox in the style of {}" in 0.txt: the model knows no picture
-    without a thing.
+    without a thing. Beside those on a colour, "a {} on a pink background": else the ground would be learnt as a part.
 
     >>> write_concept(load_world(), "owl", "runs/owl_pictures")   # doctest: +SKIP
     """
@@ -105,8 +105,13 @@ def write_concept(world: World, name: str, folder: str | Path, count: int = PICT
     with staging_folder(folder) as staging:
         for number, image in enumerate(rendered(world, scenes)):
             Image.fromarray(image.permute(1, 2, 0).numpy()).save(staging / f"{number}.png")
+            scene, said = scenes[number], ""
             if name in STYLES:
-                shown = phrase(world, scenes[number].things[0])
+                shown = phrase(world, scene.things[0])
                 said = "".join(template.format(shown, "{}") + "\n" for template in IN_STYLE)
+            elif scene.background:
+                ground = article(f"{scene.background} background")
+                said = "".join(template.format("a {}", ground) + "\n" for template in GROUNDS)
+            if said:
                 (staging / f"{number}.txt").write_text(said, encoding="utf-8")
     return Path(folder)

@@ -4,12 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..denoiser import Denoiser, load_denoiser
+from ..denoiser import Denoiser
 from ..errors import check
 from ..images.arrays import ImageArrays
-from ..models.autoguidance import AutoGuidance
-from ..models.perturbed import PerturbedAttention
 from ..noise import seeded_noise
+from ..training.distillation import guided_teacher
 from ..training.loop import TrainState, check_start
 from ..training.recipe import write_sheet
 from .data import load_faces
@@ -48,7 +47,7 @@ def train_faces(
     """
     recipe, images, name = faces_recipe(preset), data, "images in memory"
     check_start(out, **options)
-    guided = _guided(preset, teacher, weaker)
+    guided = guided_teacher(preset, teacher, weaker, attention=ATTENTION_GUIDANCE, auto=AUTOGUIDANCE, classes=0)
     if guided:
         wanted = options.setdefault("prediction", guided.prediction)
         check(wanted == guided.prediction, f"the teacher predicts {guided.prediction}, and so must its student")
@@ -66,23 +65,6 @@ def train_faces(
             drawn == given, f"the teacher '{teacher}' draws {drawn}, and the pictures are {given}; they must be alike"
         )
     return recipe.run(images, out, facts, write_preview, options, guided)
-
-
-def _guided(
-    preset: str, teacher: str | Path | None, weaker: str | Path | None
-) -> AutoGuidance | PerturbedAttention | None:
-    """The teacher with its guidance, on the CPU; None for a preset that learns from pictures alone."""
-    if preset != "guided":
-        alone = f"the preset '{preset}' learns from the pictures alone; leave out the teacher (--teacher)"
-        check(teacher is None and weaker is None, alone)
-        return None
-    needed = "the preset 'guided' needs a teacher (--teacher): the model.safetensors of a run of 'small'"
-    check(teacher is not None, needed)
-    denoiser = load_denoiser(teacher, device="cpu")  # the run moves it to its own device
-    check(denoiser.null is None, f"the teacher '{teacher}' draws classes by label; give weights of faces")
-    if weaker is None:
-        return PerturbedAttention(denoiser, ATTENTION_GUIDANCE)
-    return AutoGuidance(denoiser, load_denoiser(weaker, device="cpu"), AUTOGUIDANCE)
 
 
 def write_preview(denoiser: Denoiser, path: str | Path, *, count: int = 48) -> None:

@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 from torch import Tensor, nn
 
 from ..denoiser import Denoiser
@@ -12,7 +13,8 @@ class GuidedByWorse(Denoiser):
     """The denoiser ε̃ = ε(x_t) + Σ_i s_i (ε(x_t) − ε_i(x_t)), one forward pass more for each worse ε_i whose s_i > 0.
 
     - denoiser: a plain one, such as `load_denoiser` gives, or one that is guided so in another way: the terms add up.
-    - worse: ε_i, with the same schedule and images. s: s_i, 0 or more.
+    - worse: ε_i, with the same schedule and images. s: s_i, 0 or more. s_null: s_i where the condition is the label ∅;
+      as s by default.
     - facts: of this guidance, and what it is called in the facts of the weights; the first is its s.
 
     Raises `UserError` for another s, and for a denoiser that is guided already, otherwise or in the same way.
@@ -20,11 +22,15 @@ class GuidedByWorse(Denoiser):
     >>> GuidedByWorse(load_denoiser("faces"), weaker, 0.5, {"autoguidance": 0.5})   # doctest: +SKIP
     """
 
-    def __init__(self, denoiser: Denoiser, worse: Denoiser, s: float, facts: dict[str, float | None]):
+    def __init__(
+        self, denoiser: Denoiser, worse: Denoiser, s: float, facts: dict[str, float | None], s_null: float | None = None
+    ):
         before = denoiser if isinstance(denoiser, GuidedByWorse) else None
         plain = type(denoiser) is Denoiser or (before and not facts.keys() & before.guidance.keys())
         check(plain, "this guidance takes a plain denoiser, such as load_denoiser gives, or one guided in another way")
-        check(0 <= s < math.inf, f"the guidance scale is {s}; it must be a number from 0 on")
+        s_null = s if s_null is None else s_null
+        for scale in (s, s_null):
+            check(0 <= scale < math.inf, f"the guidance scale is {scale}; it must be a number from 0 on")
         super().__init__(
             denoiser.model,
             denoiser.schedule,
@@ -36,10 +42,19 @@ class GuidedByWorse(Denoiser):
         )
         self.guidance = {**(before.guidance if before else {}), **facts}
         self.worse = nn.ModuleList([*(before.worse if before else ()), worse])
-        self.scales = [*(before.scales if before else ()), float(s)]
+        self.scales = [*(before.scales if before else ()), (float(s), float(s_null))]
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         """ε̃, (B, C, H, W); arguments as of `Denoiser`."""
-        eps = super().forward(x, t, condition)
-        terms = [s * (eps - worse(x, t, condition)) for worse, s in zip(self.worse, self.scales, strict=True) if s]
+        eps, terms = super().forward(x, t, condition), []
+        for worse, (s, s_null) in zip(self.worse, self.scales, strict=True):
+            if s or s_null:
+                scale = s if s == s_null else _scales(s, s_null, x, condition, self.null)
+                terms.append(scale * (eps - worse(x, t, condition)))
         return sum(terms, eps)
+
+
+def _scales(s: float, s_null: float, x: Tensor, condition: Tensor | None, null: int | Tensor | None) -> Tensor:
+    """(B, 1, 1, 1): s_null where the condition is ∅, or none was given."""
+    none = torch.ones(len(x), dtype=torch.bool) if condition is None else condition == null
+    return torch.where(none.to(x.device), s_null, s).to(x.dtype)[:, None, None, None]

@@ -17,14 +17,19 @@ class PerturbedAttention(GuidedByWorse):
 
     - denoiser: of a network of ours that has self-attention; its weights are shared, and it is not changed.
     - s: guidance scale, 0 or more; 0: the denoiser alone, one pass.
+    - s_null: s where the condition is the label ∅; as s by default. Classifier-free guidance by w takes (1 + w) times
+      what ε(c) was guided by, and w times less what ε(∅) was. With s_null = (1 + w)/w · s the two cancel, as far as
+      they are alike: at that w the pictures stay as varied as without s.
 
     Raises `UserError` for another s, for a network without such attention, and one that is guided so already.
 
     >>> denoise = PerturbedAttention(load_denoiser("faces"), s=0.5)   # doctest: +SKIP
     """
 
-    def __init__(self, denoiser: Denoiser, s: float = 0.5):
-        super().__init__(denoiser, attending_alone(denoiser), s, {"attention_guidance": float(s)})
+    def __init__(self, denoiser: Denoiser, s: float = 0.5, *, s_null: float | None = None):
+        facts = {"attention_guidance": float(s)}
+        facts |= {} if s_null is None else {"attention_guidance_null": float(s_null)}
+        super().__init__(denoiser, attending_alone(denoiser), s, facts, s_null)
 
 
 def attending_alone(denoiser: Denoiser) -> Denoiser:

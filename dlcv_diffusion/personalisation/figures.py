@@ -13,6 +13,7 @@ from ..figures import ReportFigure, image_grid
 
 DIM = 0.35
 """How much of a picture is left below its map."""
+GREEN = (0, 140, 70)
 
 
 def attention_figure(
@@ -52,6 +53,7 @@ def best_and_worst(
     drawn: Mapping[str, tuple[Tensor, Sequence[float]]],
     *,
     truth: Tensor | None = None,
+    found: Mapping[str, Sequence[bool]] | None = None,
     count: int = 4,
     title: str = "",
     caption: str = "",
@@ -60,6 +62,7 @@ def best_and_worst(
     """A row for each way: its `count` pictures of the highest score, and as many of the lowest.
 
     - drawn: by way, uint8 (N, 3, H, W) and N scores. truth: true pictures, 2 · count or more, for a row above.
+    - found: by way, which of the N pictures have a green frame.
 
     Raises `UserError` where there are fewer pictures than columns, or not as many scores.
 
@@ -74,7 +77,16 @@ def best_and_worst(
         fits = len(images) == len(scores) >= 2 * count
         check(fits, f"'{way}' has {len(images)} pictures and {len(scores)} scores; give {2 * count} or more, as many")
         order = torch.as_tensor(scores).argsort(descending=True, stable=True)
-        rows.append(images[torch.cat([order[:count], order[-count:]])])
+        chosen = torch.cat([order[:count], order[-count:]])
+        framed = [(found or {}).get(way, [False] * len(images))[place] for place in chosen.tolist()]
+        rows.append(torch.where(torch.tensor(framed)[:, None, None, None], _framed(images[chosen]), images[chosen]))
         labels.append(way)
     heads = ["best", *[""] * (count - 1), "worst", *[""] * (count - 1)]
     return image_grid(torch.stack(rows), labels, heads, title, caption, facts=facts)
+
+
+def _framed(images: Tensor) -> Tensor:
+    """The pictures with a green edge of two pixels."""
+    inside = torch.zeros(images.shape[2:], dtype=torch.bool)
+    inside[2:-2, 2:-2] = True
+    return torch.where(inside, images, torch.tensor(GREEN, dtype=torch.uint8)[:, None, None])

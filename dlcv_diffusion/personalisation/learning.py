@@ -48,7 +48,8 @@ class PersonalisationConfig(RunConfig):
     - vectors: how many a placeholder has; lr_ratio: their learning rate is lr_ratio · lr, that of other weights lr.
     - prior_weight: λ of the pictures that keep a concept's kind as it was (arXiv 2208.12242, eq. 2).
     - cutmix: several things also side by side, half as large (`pictures.side_by_side`): each with every other, and
-      with what its prior shows. Not where a style is learnt, too: halves on a plain ground show none.
+      with what its prior shows; of its pictures those without a caption of their own, which tells of more, if there
+      are any. Not where a style is learnt, too: halves on a plain ground show none.
     - noise_levels: as of `TrainConfig`; None: every timestep alike, as the papers have it.
     - flip: pictures mirrored too. checkpointing: the U-Net's activations are computed twice instead of kept.
     - precision is also that of the frozen weights; what trains is kept in float32.
@@ -198,7 +199,7 @@ def concept_streams(
     # all are read before the first prior is drawn, which takes minutes
     read = [concept_pictures(concept, sd, tokenizer, config.flip) for concept in concepts]
     streams = [Stream(encoded(sd, images), ids) for images, ids, _ in read]
-    things = [(images, concept.token) for concept, (images, *_) in zip(concepts, read, strict=True)]
+    things = [(alone(concept, images), concept.token) for concept, (images, *_) in zip(concepts, read, strict=True)]
     pairs = [*permutations((thing for thing, each in zip(things, concepts, strict=True) if each.kind == "object"), 2)]
     for concept, thing, (*_, facts) in zip(concepts, things, read, strict=True):
         if concept.prior:
@@ -212,6 +213,13 @@ def concept_streams(
         ids = token_ids([BESIDE.format(a, b)], tokenizer)
         streams.append(Stream(encoded(sd, side_by_side(left, right)), ids))
     return streams, [facts for *_, facts in read]
+
+
+def alone(concept: Concept, images: Tensor) -> Tensor:
+    """Of a concept's pictures, as `concept_pictures` gives them, those without a caption; all, if each has one."""
+    captions = read_captions_of(concept.images, concept.token)
+    uncaptioned = torch.tensor([not said for said in captions]).repeat(len(images) // len(captions))
+    return images[uncaptioned] if uncaptioned.any() else images
 
 
 def concept_pictures(

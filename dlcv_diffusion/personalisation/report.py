@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..emoji.concepts import true_pictures
+from ..emoji.judge import load_judge
 from ..emoji.world import World, load_world
 from ..errors import check
 from ..figures import ReportFigure, save_figure
@@ -13,6 +14,7 @@ from ..files import staging_folder
 from ..models.text_to_image import TextToImage, cross_attention_maps, draw
 from .concepts import load_concepts
 from .figures import attention_figure, best_and_worst
+from .measure import shows
 from .shipped import measured_concepts, shipped_concept
 from .ways import WAYS, StudyFiles, Wanted, beside, draw_by, in_style
 
@@ -43,6 +45,8 @@ def ways_figure(
 ) -> ReportFigure:
     """The best and the worst of the pictures that were measured, by each of the five ways: their seeds, drawn again.
 
+    In a green frame are those in which the judge finds both concepts.
+
     - name: of a shipped study; load: gives a fresh model. shown: of the best, and of the worst.
 
     >>> fig = ways_figure("owl guitar", load_text_to_image)   # doctest: +SKIP
@@ -51,6 +55,7 @@ def ways_figure(
     wanted, files = shipped_study(name, world)
     rows = {row["way"]: row for row in measured_concepts() if row["wanted"] == wanted.name}
     truth, _ = true_pictures(world, list(wanted.things), 2 * shown, style=wanted.style)
+    judge, found = load_judge(), {}
     for way in WAYS:
         row = rows[way]
         order = sorted(range(row["count"]), key=lambda place, row=row: -row["scores"][place])
@@ -58,11 +63,12 @@ def ways_figure(
         how = {"scale": row["scale"], "steps": row["steps"], "progress": progress}
         images = draw_by(way, load, files, wanted, [row["seed"] + place for place in places], **how)
         drawn[way] = images, [row["scores"][place] for place in places]
+        found[way] = shows(judge, images, wanted)["both"].tolist()
     said = f"“{wanted.prompt}”: of {row['count']} pictures the best and the worst {shown}"
-    said += ", by CLIP's cosine with the true ones"
+    said += ", by CLIP's cosine with the true ones (the first row: any true ones). Green: the judge finds both"
     facts = {"model": load().name, "sampler": "DPM-Solver++", "steps": row["steps"], "guidance scale": row["scale"]}
-    facts["seeds"] = f"{row['seed']} … {row['seed'] + row['count'] - 1}"
-    return best_and_worst(drawn, truth=truth, count=shown, caption=said, facts=facts)
+    facts["seeds"] = range(row["seed"], row["seed"] + row["count"])
+    return best_and_worst(drawn, truth=truth, found=found, count=shown, caption=said, facts=facts)
 
 
 def leak_figure(
@@ -83,7 +89,7 @@ def leak_figure(
     with cross_attention_maps(sd.unet, sd.shape[1] / sd.shape[2]) as maps:
         images = draw(sd, [prompt] * len(seeds), seeds, scale=SCALE, steps=STEPS)
     facts = {"model": sd.name, "sampler": "DPM-Solver++", "steps": STEPS, "guidance scale": SCALE}
-    facts["seeds"] = ", ".join(map(str, seeds))
+    facts["seeds"] = list(seeds)
     places, caption = {word: read.index(word) for word in words}, f"“{prompt}”: where each word counts"
     return attention_figure(images, maps.mean()[: len(seeds)], places, title=title, caption=caption, facts=facts)
 

@@ -19,7 +19,7 @@ from .network import PersonalisedNetwork
 
 PRESETS: Mapping[str, PersonalisationConfig] = {
     # for a pipeline of the emoji world's size: under two minutes on two CPU cores
-    "small": PersonalisationConfig(steps=200, batch_size=16, lr=2e-2, warmup=10),
+    "small": PersonalisationConfig(steps=400, batch_size=16, lr=2e-2, warmup=10),
     # for Stable Diffusion on a GPU of 12 GB; the paper takes 5,000 steps of 8 at 0.04, of a smaller model
     "large": PersonalisationConfig(
         steps=2_000, batch_size=4, accumulate=4, lr=5e-3, warmup=0, decay=0.0, checkpointing=True, flip=True

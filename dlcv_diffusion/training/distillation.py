@@ -3,13 +3,16 @@
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..denoiser import Denoiser, training_target
+from ..denoiser import Denoiser, load_denoiser, training_target
 from ..errors import check
+from ..models.autoguidance import AutoGuidance
+from ..models.perturbed import PerturbedAttention
 from ..samplers import evaluating, modules_of
 from .checkpoints import short_hash
 from .objective import DiffusionObjective
@@ -59,3 +62,38 @@ def student_of(teacher: Denoiser) -> nn.Module:
     >>> student_of(load_denoiser("faces"))   # doctest: +SKIP
     """
     return deepcopy(teacher.model).requires_grad_(True)
+
+
+def guided_teacher(
+    preset: str,
+    teacher: str | Path | None,
+    weaker: str | Path | None = None,
+    *,
+    attention: float,
+    attention_null: float | None = None,
+    auto: float = 1.0,
+    classes: int,
+) -> Denoiser | None:
+    """What the preset "guided" learns from, on the CPU: weights guided by perturbed attention, or by weaker weights.
+
+    - teacher, weaker: names or files, as `load_denoiser` takes them. attention, auto: s of either guidance;
+      attention_null: of the former's ∅.
+    - classes: how many labels the teacher has to know; 0: none.
+
+    None for another preset, which learns from images alone. Raises `UserError` where that is given a teacher, where
+    "guided" is not, and for weights that do not fit.
+
+    >>> guided_teacher("guided", "faces", attention=0.4, classes=0)   # doctest: +SKIP
+    """
+    if preset != "guided":
+        alone = f"the preset '{preset}' learns from the pictures alone; leave out the teacher (--teacher)"
+        check(teacher is None and weaker is None, alone)
+        return None
+    needed = "the preset 'guided' needs a teacher (--teacher): the model.safetensors of a run of 'small'"
+    check(teacher is not None, needed)
+    denoiser = load_denoiser(teacher, device="cpu")  # the run moves it to its own device
+    kinds = [f"{count} classes by label" if count else "without labels" for count in (denoiser.null or 0, classes)]
+    check((denoiser.null or 0) == classes, f"the teacher '{teacher}' draws {kinds[0]}; give one that draws {kinds[1]}")
+    if weaker is None:
+        return PerturbedAttention(denoiser, attention, s_null=attention_null)
+    return AutoGuidance(denoiser, load_denoiser(weaker, device="cpu"), auto)

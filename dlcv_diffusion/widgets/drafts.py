@@ -26,7 +26,7 @@ def draft(
     spacing: str = "trailing",
     **sampling: Any,
 ) -> tuple[Iterator[Step], int] | None:
-    """What DDIM with η draws in `steps` steps, guessed in six of them, or ten where η > 0; None for fewer than twice that.
+    """What DDIM with η draws in `steps` steps, guessed in six, or ten where η > 0; None for fewer than twice that.
 
     Those few are some of its own timesteps. They are of second order (`Extrapolated`), and each takes the sum of the
     noises that fall into it (`SummedNoise`). Arguments as of `ddim`; seeds are needed where η > 0.

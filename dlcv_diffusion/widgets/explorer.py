@@ -14,7 +14,7 @@ from ..errors import check
 from ..figures import ReportFigure, describe, enlarged, image_grid, png_bytes, png_size, tile
 from ..recent import Recent
 from .controls import Control
-from .live import Live, captioned, hinted, sentence_of, plain
+from .live import Live, captioned, hinted, plain, sentence_of
 from .panel import Field
 
 WIDEST, TALLEST = 700, 360  # screen pixels of a live picture

@@ -9,7 +9,7 @@ from dlcv_diffusion.emoji.judge import GROUNDS, JudgeConfig, build_judge, ground
 from dlcv_diffusion.emoji.splits import pictures
 from dlcv_diffusion.emoji.world import load_world
 from dlcv_diffusion.images.folders import picture_names
-from dlcv_diffusion.personalisation.pictures import read_concept
+from dlcv_diffusion.personalisation.pictures import read_captions_of, read_concept
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,11 @@ def test_a_concepts_pictures(world, tmp_path):
     folder = write_concept(world, "owl", tmp_path / "owl")
     assert picture_names(folder) == [f"{n}.png" for n in range(5)]
     assert torch.equal(read_concept(folder, 64), rendered(world, concept_scenes(world, "owl")))
-    own = {scene.seed for scene in concept_scenes(world, "owl")}
+    scenes, said = concept_scenes(world, "owl"), read_captions_of(folder, "<new1>")
+    for scene, sentences in zip(scenes, said, strict=True):
+        grounds = [f"a <new1> on a {scene.background} background"] if scene.background else []
+        assert sentences[:1] == grounds, "a coloured ground is said, or it would be learnt as a part of the owl"
+    own = {scene.seed for scene in scenes}
     assert own.isdisjoint(scene.seed for scene in true_pictures(world, ["owl"], 50)[1])
     styled = concept_scenes(world, world.held_out_style)
     assert len({scene.things for scene in styled}) == 5 and not any(world.is_held_out(s.things) for s in styled)

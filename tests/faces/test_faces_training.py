@@ -165,7 +165,7 @@ def test_a_guided_run_learns_from_a_teacher(pictures, tmp_path):
     x0, _, t, eps = noised_batch(0, load_faces(pictures, size=SIZE), guided.schedule, 0, config)
     x = guided.schedule.add_noise(x0, eps, t)
     with torch.no_grad():
-        missing = guided.scales[0] * (guided.model(x, t) - guided.worse[0].model(x, t))
+        missing = guided.scales[0][0] * (guided.model(x, t) - guided.worse[0].model(x, t))
     assert states[0].loss == pytest.approx(missing.square().mean().item(), rel=1e-3)
 
     for state in train_faces(pictures, "guided", tmp_path / "stopped", **options):
@@ -209,7 +209,7 @@ def test_a_guided_run_learns_from_a_teacher_and_a_weaker_one(pictures, tmp_path)
     [
         ("guided", None, {}, "needs a teacher .--teacher.: the model.safetensors of a run of 'small'"),
         ("tiny", "faces", {}, "the preset 'tiny' learns from the pictures alone; leave out the teacher"),
-        ("guided", "digits", {}, "the teacher 'digits' draws classes by label; give weights of faces"),
+        ("guided", "digits", {}, "the teacher 'digits' draws 20 classes by label; give one that draws without labels"),
         ("guided", "faces", {}, "the teacher 'faces' draws 1×64×64, and the pictures are 1×8×8; they must be alike"),
         ("guided", "faces", {"prediction": "eps"}, "the teacher predicts v, and so must its student"),
         ("guided", "missing.safetensors", {}, "missing.safetensors"),

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -220,8 +221,12 @@ def test_cutmix_shows_every_pair_side_by_side_with_its_sentence(pipeline, tmp_pa
     names = [("<new1>", "<new2>"), ("<new1>", "fox"), ("<new2>", "owl")]
     pairs = [f"a {a} next to a {b}" for a, b in names] + [f"a {b} next to a {a}" for a, b in names]
     assert said == {tuple(token_ids([pair], network.tokenizer)[0].tolist()) for pair in pairs}
-    mixed = side_by_side(read_concept(red.images, sd.side), read_concept(blue.images, sd.side))
-    assert torch.equal(streams[len(plain)].latents, encoded(sd, mixed))
+    pictures = [read_concept(each.images, sd.side) for each in (red, blue)]
+    assert torch.equal(streams[len(plain)].latents, encoded(sd, side_by_side(*pictures)))
+    first = sorted(Path(red.images).glob("*.png"))[0]  # its ground is said, so half of a pair it would be wrong
+    first.with_suffix(".txt").write_text("a {} on a grey background", encoding="utf-8")
+    streams, _ = concept_streams([red, blue], sd, network.tokenizer, config, tmp_path / "prior")
+    assert torch.equal(streams[len(plain)].latents, encoded(sd, side_by_side(pictures[0][1:], pictures[1])))
 
 
 def test_halves_are_whole_pictures_on_like_grounds():

@@ -31,10 +31,13 @@ def test_attention_is_brightest_where_it_is_largest(grids):
 def test_best_and_worst_by_score(grids):
     images = torch.arange(10, dtype=torch.uint8)[:, None, None, None].expand(10, 3, 8, 8)
     scores = [3, 9, 1, 7, 0, 2, 8, 5, 6, 4]
-    figures.best_and_worst({"a": (images, scores)}, truth=images, count=2)
+    found = {"a": [place == 6 for place in range(10)]}
+    figures.best_and_worst({"a": (images, scores)}, truth=images, found=found, count=2)
     (rows, labels, heads, *_), _ = grids[0]
-    assert rows[1, :, 0, 0, 0].tolist() == [1, 6, 2, 4] and labels == ["true pictures", "a"]
+    assert rows[1, :, 0, 4, 4].tolist() == [1, 6, 2, 4] and labels == ["true pictures", "a"]
     assert heads == ["best", "", "worst", ""]
+    edges = rows[1, :, :, 1, 4].tolist()
+    assert edges[1] == list(figures.GREEN) and edges[0] == [1, 1, 1], "a frame where it was found, and nowhere else"
 
 
 def test_what_does_not_fit():

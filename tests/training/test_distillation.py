@@ -29,7 +29,7 @@ def test_a_student_begins_as_far_from_the_guided_teacher_as_guidance_takes_it(pr
     batch = x0, labels, t, eps = objective.batch(0)
     x = SCHEDULE.add_noise(x0, eps, t)
     with torch.no_grad():
-        missing = guided.scales[0] * (guided.model(x, t, labels) - guided.worse[0].model(x, t, labels))
+        missing = guided.scales[0][0] * (guided.model(x, t, labels) - guided.worse[0].model(x, t, labels))
         loss = objective.loss(objective.model, *batch)
     assert loss.item() == pytest.approx(missing.square().mean().item(), rel=1e-3)
 

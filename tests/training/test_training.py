@@ -101,7 +101,7 @@ def test_the_first_weights_follow_from_the_seed_alone():
 
 
 def test_an_unknown_preset_is_told():
-    with pytest.raises(UserError, match="unknown preset 'huge'; choose one of: report, small, tiny"):
+    with pytest.raises(UserError, match="unknown preset 'huge'; choose one of: report, small, guided, tiny"):
         train_digits("huge")
 
 

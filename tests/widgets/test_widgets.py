@@ -481,7 +481,7 @@ def test_a_move_that_tells_of_several_things_is_answered_once_and_leaves_a_core_
         torch.set_num_threads(2)
         try:
             explorer = guidance_explorer(draw, [0, 1], start=0, still=[0])
-            explorer.panel
+            assert explorer.panel.state == "done"
             threads.clear()
             explorer.panel.say(values={"w": 1}, moved=1)
             await until(lambda: explorer.panel.state == "done" and explorer.panel.answered == 1)
