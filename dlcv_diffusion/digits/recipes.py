@@ -6,7 +6,7 @@ from ..training.config import TrainConfig
 from ..training.recipe import OURS, QUICK, Recipe, recipe_of
 
 ATTENTION_GUIDANCE = 0.3
-"""s of the perturbed-attention guidance that a network of the preset "guided" learns from its teacher, for the labels."""
+"""s of the perturbed-attention guidance that a network of the preset "guided" learns from its teacher."""
 ATTENTION_GUIDANCE_NULL = 0.9
 """And for ∅, from which guidance by the label leads away: the more, the more varied are pictures at w = 2."""
 REPORT_EPOCH = 678  # batches of 200 in an epoch of the report's 135,000 or so training images
