@@ -102,7 +102,7 @@ class Study:
     def shipped(self) -> dict[str, Path]:
         """Files of the two studies by the names that they ship under, see `personalisation.shipped`."""
         first, second = self.args.things[:2]
-        found = {}
+        found = {f"{name}_alone": self.learnt("custom", name) for name in (first, second)}
         for other in (second, self.args.style):
             files = self.both(first, other)
             found |= {first: files.apart[0], other: files.apart[1]}

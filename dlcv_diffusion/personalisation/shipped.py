@@ -41,8 +41,9 @@ class MeasuredConcepts(TypedDict):
 def shipped_concept(name: str) -> Path:
     """The file of a concept that was learnt in advance on the emoji world's model, for `load_concepts`.
 
-    - name: "owl" (<new1>), "guitar" or "woodcut" (<new2>), by textual inversion; "owl guitar" or "owl woodcut", both
-      together by Custom Diffusion, and with " merged" behind it learnt apart and merged.
+    - name: "owl" (<new1>), "guitar" or "woodcut" (<new2>), by textual inversion; "owl alone" or "guitar alone", by
+      Custom Diffusion; "owl guitar" or "owl woodcut", both together by it, and with " merged" behind it learnt apart
+      and merged.
 
     Raises `UserError` for another name.
 
