@@ -7,10 +7,10 @@ import torch
 from small_clips import MERGES
 
 from dlcv_diffusion.models.clip.tokenizer import write_tokenizer
+from dlcv_diffusion.models.registry import short_hash
 from dlcv_diffusion.models.text_to_image import as_text_to_image
 from dlcv_diffusion.personalisation.concepts import base_facts, write_custom
 from dlcv_diffusion.personalisation.network import cross_attention
-from dlcv_diffusion.training.checkpoints import short_hash
 
 CONTEXT = 20
 QUICK = {"steps": 4, "batch_size": 4, "device": "cpu", "precision": "no"}

@@ -27,8 +27,9 @@ def run(tmp_path, *arguments):
 
 
 FIGURE = """
+from PIL import Image
 from dlcv_diffusion.figures import figures_folder
-figures_folder().joinpath("a.png").write_bytes(b"")
+Image.new("L", (4, 4)).save(figures_folder() / "a.png")
 """
 
 

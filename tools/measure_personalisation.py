@@ -23,6 +23,7 @@ from typing import Any
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from dlcv_diffusion.emoji.captions import GROUNDS, IN_STYLE
 from dlcv_diffusion.emoji.concepts import initialiser_of, true_pictures, write_concept
 from dlcv_diffusion.emoji.judge import JUDGE, PLAIN, load_judge
 from dlcv_diffusion.emoji.styles import STYLES
@@ -32,8 +33,10 @@ from dlcv_diffusion.files import atomic_write
 from dlcv_diffusion.models.text_to_image import draw, load_text_to_image
 from dlcv_diffusion.personalisation import (
     Concept,
+    custom_diffusion,
     load_concepts,
     merge,
+    textual_inversion,
     train_custom_diffusion,
     train_textual_inversion,
 )
@@ -65,7 +68,9 @@ class Study:
     @cached_property
     def folder(self) -> Path:
         """Where what is learnt on this model in this way is kept."""
-        follows = repr((base_facts(self.load())["keys_and_values"], self.args.steps, self.args.prior))
+        presets = [methods.PRESETS["small"] for methods in (textual_inversion, custom_diffusion)]
+        shown = [*GROUNDS, *IN_STYLE]  # what may stand beside the pictures
+        follows = repr((base_facts(self.load())["keys_and_values"], self.args.steps, self.args.prior, presets, shown))
         return self.args.work / sha256(follows.encode()).hexdigest()[:8]
 
     def token(self, name: str) -> str:

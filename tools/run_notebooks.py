@@ -185,7 +185,7 @@ def main(arguments: list[str] | None = None) -> int:
         results.append((path.name, time.perf_counter() - start, problem))
 
     written = sorted(file for file in options.figures.glob("*.png") if file.stat().st_mtime >= began - 1)
-    for file in written if options.in_place else []:
+    for file in written:  # in a checkout they are those of the repository
         with atomic_write(file) as temporary:
             temporary.write_bytes(slim(file.read_bytes()))
     report(results, written, options.figures, notebooks[0].parent if options.in_place else options.out)

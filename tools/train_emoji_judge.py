@@ -26,8 +26,7 @@ from dlcv_diffusion.emoji.world import World, load_world
 from dlcv_diffusion.errors import UserError
 from dlcv_diffusion.models.clip.loading import SHIPPED
 from dlcv_diffusion.models.clip.small import read_small_clip
-from dlcv_diffusion.models.registry import plain
-from dlcv_diffusion.training.checkpoints import short_hash
+from dlcv_diffusion.models.registry import plain, short_hash
 from dlcv_diffusion.training.config import RunConfig
 from dlcv_diffusion.training.loop import run
 from dlcv_diffusion.training.objective import Objective, batch_indices, generator_of

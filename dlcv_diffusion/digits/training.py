@@ -37,7 +37,7 @@ def train_digits(
     - options: those of `training.run`, such as resume=True or device="cpu", and fields of `TrainConfig` to set
       otherwise than the preset, such as steps=200.
 
-    Raises `UserError` for an unknown preset, a teacher that is missing or does not know the 20 classes, data that$
+    Raises `UserError` for an unknown preset, a teacher that is missing or does not know the 20 classes, data that
     cannot be read, or as `training.run` does.
 
     >>> for state in train_digits("tiny", out="runs/tiny"):   # doctest: +SKIP

@@ -17,11 +17,10 @@ from torch import Tensor, nn
 from ..evaluation.psnr import psnr
 from ..files import staging_folder
 from ..images.pixels import to_x0
-from ..models.registry import plain
+from ..models.registry import plain, short_hash
 from ..models.text_to_image.latents import decode, downsampling, encode
 from ..models.text_to_image.saving import write_facts, write_half
 from ..noise import seeded_weights
-from ..training.checkpoints import short_hash
 from ..training.config import RunConfig, with_options
 from ..training.loop import TrainState, check_start, run
 from ..training.objective import Objective, batch_indices, generator_of

@@ -15,8 +15,8 @@ from ..errors import check
 from ..images.pixels import to_uint8, to_x0
 from ..models.clip.small import SmallClip, SmallClipConfig, build_small_clip, save_small_clip
 from ..models.clip.tokenizer import Merge, clip_tokenizer
+from ..models.registry import short_hash
 from ..samplers import evaluating
-from ..training.checkpoints import short_hash
 from ..training.config import RunConfig, with_options
 from ..training.loop import TrainState, check_start, run
 from ..training.objective import Objective, batch_indices, generator_of

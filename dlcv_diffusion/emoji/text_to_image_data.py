@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..training.checkpoints import short_hash
+from ..models.registry import short_hash
 from .captions import caption
 from .scenes import Kind, Scene, Variety
 from .splits import pictures

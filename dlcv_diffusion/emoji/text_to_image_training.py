@@ -15,7 +15,7 @@ from ..guidance import guidance_weight, guided
 from ..models.clip.loading import SHIPPED as CLIPS
 from ..models.clip.small import SmallClip, read_small_clip
 from ..models.clip.to_transformers import text_model, text_tokenizer
-from ..models.registry import load_state, plain, shipped_path
+from ..models.registry import load_state, plain, shipped_path, short_hash
 from ..models.text_to_image import TextToImage, load_text_to_image, read_autoencoder
 from ..models.text_to_image.latents import downsampling
 from ..models.text_to_image.loading import SHIPPED
@@ -23,7 +23,7 @@ from ..models.text_to_image.saving import write_pipeline
 from ..noise import seeded_noise, seeded_weights
 from ..samplers import dpm_solver, last
 from ..schedule import NoiseSchedule
-from ..training.checkpoints import differences, short_hash
+from ..training.checkpoints import differences
 from ..training.config import TrainConfig, with_options
 from ..training.loop import TrainState, check_start, run
 from ..training.objective import DiffusionObjective

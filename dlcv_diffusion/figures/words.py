@@ -1,11 +1,21 @@
 """Facts as a reader of the report reads them: "DDIM, 50 steps, η = 0, seeds 0 to 3"."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import PurePath
 from typing import Any
 
 EQUALS = "\u00a0=\u00a0"  # no line ends there
 SAMPLERS = {"ddpm": "DDPM", "ddim": "DDIM", "dpm_solver": "DPM-Solver++"}
+
+
+def _plain(value: Any) -> Any:
+    """Numbers, strings and lists of them; of an absolute path only the name."""
+    if isinstance(value, PurePath):
+        return value.name if value.is_absolute() else value.as_posix()
+    value = value.tolist() if hasattr(value, "tolist") else value  # of numpy and torch
+    if isinstance(value, set | frozenset):
+        value = sorted(value, key=str)
+    return [_plain(each) for each in value] if isinstance(value, list | tuple | range) else value
 
 
 def _number(value: Any) -> str:
@@ -14,22 +24,19 @@ def _number(value: Any) -> str:
 
 def _series(values: Any) -> str:
     """Numbers or names as one says them: "3", "0 and 10", "0 to 9", "0, 2 and 5"."""
-    values = values.tolist() if hasattr(values, "tolist") else values  # of numpy and torch
-    values = sorted(values) if isinstance(values, set | frozenset) else values
-    if isinstance(values, str) or not isinstance(values, Sequence | range):
+    if not isinstance(values, list):
         return _number(values)
-    values = [_number(value) for value in values]
-    if len(values) > 2 and all(value.isdecimal() for value in values):
-        numbers = [int(value) for value in values]
+    words = [_series(value) for value in values]
+    if len(words) > 2 and all(word.isdecimal() for word in words):
+        numbers = [int(word) for word in words]
         if numbers == list(range(numbers[0], numbers[0] + len(numbers))):
-            return f"{values[0]} to {values[-1]}"
-    return " and ".join([", ".join(values[:-1]), values[-1]] if len(values) > 1 else values)
+            return f"{words[0]} to {words[-1]}"
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def _counted(word: str) -> Callable[[Any], str]:
     def say(values: Any) -> str:
-        values = values.tolist() if hasattr(values, "tolist") else values
-        many = not isinstance(values, str | int) and len(values) > 1
+        many = len(values) != 1 if isinstance(values, list) else not str(values).isdecimal()
         return f"{word}{'s' * many} {_series(values)}"
 
     return say
@@ -42,8 +49,8 @@ WORDS: Mapping[str, Callable[[Any], str]] = {
     "guidance scale": lambda scale: f"guidance scale {_number(scale)}",
     "guided where σ in": lambda ends: f"guided where σ is between {_number(ends[0])} and {_number(ends[1])}",
     "spacing": lambda name: f"{name} timesteps",
-    "fast": lambda _: "in bfloat16",
-    "signal leak": lambda _: "noise with the mean colours of the data",
+    "fast": lambda yes: "in bfloat16" if yes else "in float32",
+    "signal leak": lambda yes: "noise with the mean colours of the data" if yes else "plain noise",
     "eta": lambda eta: f"η{EQUALS}{_series(eta)}",
     "seed": lambda seed: f"seed {_series(seed)}",
     "seeds": _counted("seed"),
@@ -52,7 +59,7 @@ WORDS: Mapping[str, Callable[[Any], str]] = {
     "interpolation": lambda name: f"{name} between the noises",
     "weights": lambda name: f"model “{name}”",
     "model": lambda name: f"model “{name}”",
-    "pictures": lambda name: f"pictures “{name.replace('_', ' ')}”",
+    "pictures": lambda name: f"pictures “{str(name).replace('_', ' ')}”",
     "template": lambda said: f"asked with {said}",
     "offset": lambda first: f"timesteps from {first} on",
     "final_alpha": lambda which: f"ending at the {which} ᾱ",
@@ -62,17 +69,23 @@ WORDS: Mapping[str, Callable[[Any], str]] = {
 
 
 def describe(facts: Mapping[str, Any]) -> str:
-    r"""The facts of a figure as the end of its caption.
+    r"""The facts of a figure as the end of its caption: any values that figures keep, known ones as phrases.
 
     >>> describe({"seeds": range(4), "sampler": "ddim", "steps": 50, "eta": 0.0, "weights": "faces"})
     'Seeds 0 to 3, DDIM, 50 steps, η\xa0=\xa00, model “faces”'
     """
-    facts = {
-        name: value.name if isinstance(value, PurePath) and value.is_absolute() else value
-        for name, value in facts.items()
-    }
-    said = [
-        WORDS.get(name, lambda value, name=name: f"{name.replace('_', ' ')}{EQUALS}{_series(value)}") for name in facts
-    ]
-    line = ", ".join(say(value) for say, value in zip(said, facts.values(), strict=True))
-    return line[:1].upper() + line[1:]
+    said = [_said(str(name), _plain(value)) for name, value in facts.items()]
+    line = ", ".join(said)
+    symbol = EQUALS in said[0] if said else True  # η and t are not H and T
+    return line if symbol and len(line.split(EQUALS)[0].strip()) <= 2 else line[:1].upper() + line[1:]
+
+
+def _said(name: str, value: Any) -> str:
+    """A fact as a phrase; "name = value" where there is none, or where the value is not what it is for."""
+    generic = f"{name.replace('_', ' ')}{EQUALS}{_series(value)}"
+    if name not in WORDS or value is None or value == []:
+        return generic
+    try:
+        return WORDS[name](value)
+    except (TypeError, ValueError, LookupError):
+        return generic

@@ -23,6 +23,4 @@ class AutoGuidance(GuidedByWorse):
 
     def __init__(self, denoiser: Denoiser, weaker: Denoiser, s: float = 1.0):
         check(type(weaker) is Denoiser, "the weaker denoiser is a plain one, such as load_denoiser gives")
-        alike = denoiser.schedule.config == weaker.schedule.config and denoiser.shape == weaker.shape
-        check(alike, f"the weaker denoiser '{weaker.name}' has other images, or another noise schedule; train it alike")
         super().__init__(denoiser, weaker, s, {"autoguidance": float(s), "weaker_step": weaker.facts.get("step")})

@@ -4,7 +4,7 @@ from copy import deepcopy
 
 from ..denoiser import Denoiser
 from ..errors import check
-from .guiding import GuidedByWorse
+from .guiding import GuidedByWorse, check_denoiser
 from .unet import SelfAttention
 
 
@@ -27,6 +27,7 @@ class PerturbedAttention(GuidedByWorse):
     """
 
     def __init__(self, denoiser: Denoiser, s: float = 0.5, *, s_null: float | None = None):
+        check_denoiser(denoiser)
         facts = {"attention_guidance": float(s)}
         facts |= {} if s_null is None else {"attention_guidance_null": float(s_null)}
         super().__init__(denoiser, attending_alone(denoiser), s, facts, s_null)

@@ -2,8 +2,9 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from textwrap import shorten
 from typing import Annotated, Any, Literal
@@ -262,3 +263,13 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str | Path
     except RuntimeError as error:
         first = shorten(" ".join(str(error).splitlines()[1:2]) or str(error), 160)
         raise UserError(f"the weights in '{source}' are not those of this {type(model).__name__}: {first}") from error
+
+
+def short_hash(tensors: Iterable[Tensor]) -> str:
+    """16 hexadecimal digits of a SHA-256 over the tensors' bytes.
+
+    >>> short_hash([torch.arange(3)]) == short_hash([torch.arange(3)]) != short_hash([torch.arange(4)])
+    True
+    """
+    arrays = (tensor.detach().cpu().flatten().view(torch.uint8).numpy() for tensor in tensors)
+    return sha256(b"".join(sha256(array).digest() for array in arrays)).hexdigest()[:16]

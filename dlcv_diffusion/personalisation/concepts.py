@@ -18,11 +18,10 @@ from torch import Tensor, nn
 
 from ..declared import declared, validated
 from ..errors import check
-from ..models.registry import FORMAT, OBJECT, write_tensors
+from ..models.registry import FORMAT, OBJECT, short_hash, write_tensors
 from ..models.text_to_image import TextToImage, as_text_to_image
 from ..models.text_to_image.prompts import names_of
 from ..reading import reading
-from ..training.checkpoints import short_hash
 from .network import cross_attention
 from .tokens import add_token, check_new, check_vectors
 

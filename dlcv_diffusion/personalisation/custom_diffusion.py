@@ -25,7 +25,7 @@ from .learning import Concept, PersonalisationConfig, learn
 from .network import PersonalisedNetwork, cross_attention
 
 PRESETS: Mapping[str, PersonalisationConfig] = {
-    # for a pipeline of the emoji world's size: two concepts with their prior pictures in about three minutes
+    # for a pipeline of the emoji world's size: two concepts with their prior pictures in three to five minutes
     "small": PersonalisationConfig(steps=1_800, batch_size=16, lr=2e-3, lr_ratio=20.0, warmup=10, cutmix=True),
     # the paper's: 500 steps for two concepts, 250 for one, batches of 8, 8e-5
     "large": PersonalisationConfig(

@@ -69,6 +69,8 @@ def best_and_worst(
     >>> best_and_worst({"plain words": (images, row["scores"])})   # doctest: +SKIP
     """
     rows, labels = [], []
+    fits = all(len(drawn[way][0]) == len(which) for way, which in (found or {}).items() if way in drawn)
+    check(fits and (found or {}).keys() <= drawn.keys(), "`found` needs a truth value for each picture of ways drawn")
     if truth is not None:
         check(len(truth) >= 2 * count, f"{len(truth)} true pictures do not fill a row of {2 * count}; give more")
         rows.append(truth[: 2 * count])

@@ -22,9 +22,9 @@ from .. import device as devices
 from ..declared import declared
 from ..denoiser import training_target
 from ..errors import UserError, check
+from ..models.registry import short_hash
 from ..models.text_to_image import TextToImage
 from ..models.text_to_image.prompts import token_ids
-from ..training.checkpoints import short_hash
 from ..training.config import Positive, RunConfig, Share
 from ..training.loop import TrainState, check_start, run
 from ..training.objective import Objective, generator_of, random_timesteps
@@ -48,8 +48,8 @@ class PersonalisationConfig(RunConfig):
     - vectors: how many a placeholder has; lr_ratio: their learning rate is lr_ratio · lr, that of other weights lr.
     - prior_weight: λ of the pictures that keep a concept's kind as it was (arXiv 2208.12242, eq. 2).
     - cutmix: several things also side by side, half as large (`pictures.side_by_side`): each with every other, and
-      with what its prior shows; of its pictures those without a caption of their own, which tells of more, if there
-      are any. Not where a style is learnt, too: halves on a plain ground show none.
+      with what its prior shows. A picture whose caption tells of a ground is left out of that, unless all do. Not where
+      a style is learnt, too: halves on a plain ground show none.
     - noise_levels: as of `TrainConfig`; None: every timestep alike, as the papers have it.
     - flip: pictures mirrored too. checkpointing: the U-Net's activations are computed twice instead of kept.
     - precision is also that of the frozen weights; what trains is kept in float32.
@@ -198,8 +198,8 @@ def concept_streams(
     """What a run's batches are taken from, and its facts of each concept; prior pictures are drawn into `folder`."""
     # all are read before the first prior is drawn, which takes minutes
     read = [concept_pictures(concept, sd, tokenizer, config.flip) for concept in concepts]
-    streams = [Stream(encoded(sd, images), ids) for images, ids, _ in read]
-    things = [(alone(concept, images), concept.token) for concept, (images, *_) in zip(concepts, read, strict=True)]
+    streams = [Stream(encoded(sd, images), ids) for images, ids, *_ in read]
+    things = [(images[alone], concept.token) for concept, (images, _, alone, _) in zip(concepts, read, strict=True)]
     pairs = [*permutations((thing for thing, each in zip(things, concepts, strict=True) if each.kind == "object"), 2)]
     for concept, thing, (*_, facts) in zip(concepts, things, read, strict=True):
         if concept.prior:
@@ -215,17 +215,11 @@ def concept_streams(
     return streams, [facts for *_, facts in read]
 
 
-def alone(concept: Concept, images: Tensor) -> Tensor:
-    """Of a concept's pictures, as `concept_pictures` gives them, those without a caption; all, if each has one."""
-    captions = read_captions_of(concept.images, concept.token)
-    uncaptioned = torch.tensor([not said for said in captions]).repeat(len(images) // len(captions))
-    return images[uncaptioned] if uncaptioned.any() else images
-
-
 def concept_pictures(
     concept: Concept, sd: TextToImage, tokenizer: Any, flip: bool
-) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """The pictures of a concept, uint8 (N, 3, H, W); the sentences that name it, as `Stream.ids`; a run's facts of it.
+) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
+    """The pictures of a concept, uint8 (N, 3, H, W); the sentences that name it, as `Stream.ids`; which of them show it
+    alone, bool (N,): those without a caption, or all where each has one; and a run's facts of it.
 
     Raises `UserError` for a folder, a template or a kind that does not do, and a prior without a name for the kind.
     """
@@ -233,16 +227,18 @@ def concept_pictures(
     check(concept.initialiser or not concept.prior, f"{needed}; give the initialiser, such as dog")
     sentences, images = filled(concept.templates, concept.kind, concept.token), read_concept(concept.images, sd.side)
     captions = read_captions_of(concept.images, concept.token)
-    ids = token_ids(sentences, tokenizer)
+    ids, alone = token_ids(sentences, tokenizer), torch.tensor([not said for said in captions])
+    alone = alone if alone.any() else ~alone
     if any(captions):
         own = [said or sentences for said in captions]
         count = max(map(len, own))
         ids = torch.stack([token_ids([*islice(cycle(said), count)], tokenizer) for said in own])
     facts = {"token": concept.token, "initialiser": concept.initialiser, "kind": concept.kind}
-    facts |= {"pictures": len(images), "data_hash": short_hash([images, ids])}
+    facts |= {"pictures": len(images), "data_hash": short_hash([images, ids, *([] if alone.all() else [alone])])}
     if flip:
         images, ids = torch.cat([images, images.flip(-1)]), ids if ids.ndim == 2 else torch.cat([ids, ids])
-    return images, ids, facts
+        alone = alone.repeat(2)
+    return images, ids, alone, facts
 
 
 def prior_of(concept: Concept, sd: TextToImage, folder: str | Path, seed: int) -> tuple[Tensor, list[str]]:

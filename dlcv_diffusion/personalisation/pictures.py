@@ -14,9 +14,9 @@ from ..errors import check
 from ..files import staging_folder
 from ..images.folders import all_names, files_below, picture_names, read_pictures
 from ..images.pictures import REPLACE, fit_square, open_picture
+from ..models.registry import short_hash
 from ..models.text_to_image import TextToImage, draw
 from ..reading import reading
-from ..training.checkpoints import short_hash
 
 MOST = 10_000
 """Pictures of one concept, or of its kind; more are a slip."""

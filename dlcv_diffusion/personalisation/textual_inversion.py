@@ -18,7 +18,7 @@ from .learning import Concept, PersonalisationConfig, learn
 from .network import PersonalisedNetwork
 
 PRESETS: Mapping[str, PersonalisationConfig] = {
-    # for a pipeline of the emoji world's size: under two minutes on two CPU cores
+    # for a pipeline of the emoji world's size: a minute or two on two CPU cores
     "small": PersonalisationConfig(steps=400, batch_size=16, lr=2e-2, warmup=10),
     # for Stable Diffusion on a GPU of 12 GB; the paper takes 5,000 steps of 8 at 0.04, of a smaller model
     "large": PersonalisationConfig(

@@ -3,9 +3,8 @@
 import csv
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 from statistics import fmean
 from textwrap import shorten
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from ..declared import declared, validated
 from ..errors import UserError, check
 from ..files import atomic_write
-from ..models.registry import read_tensors, renamed, write_tensors
+from ..models.registry import read_tensors, renamed, short_hash, write_tensors
 from ..reading import reading
 from .config import RunConfig, learning_rate
 
@@ -137,16 +136,6 @@ def frozen_facts(model: nn.Module) -> dict[str, str]:
     """What a checkpoint says of the weights that it leaves out."""
     frozen = frozen_state(model)
     return {"frozen_hash": short_hash(frozen.values())} if frozen else {}
-
-
-def short_hash(tensors: Iterable[Tensor]) -> str:
-    """16 hexadecimal digits of a SHA-256 over the tensors' bytes.
-
-    >>> short_hash([torch.arange(3)]) == short_hash([torch.arange(3)]) != short_hash([torch.arange(4)])
-    True
-    """
-    arrays = (tensor.detach().cpu().flatten().view(torch.uint8).numpy() for tensor in tensors)
-    return sha256(b"".join(sha256(array).digest() for array in arrays)).hexdigest()[:16]
 
 
 def _fits(name: str, found: Tensor, wanted: Tensor) -> bool:

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from ..denoiser import Denoiser, load_denoiser, training_target
 from ..errors import check
 from ..models.autoguidance import AutoGuidance
+from ..models.guiding import GUIDANCE
 from ..models.perturbed import PerturbedAttention
+from ..models.registry import short_hash
 from ..samplers import evaluating, modules_of
-from .checkpoints import short_hash
 from .objective import DiffusionObjective
 
 
@@ -45,7 +46,8 @@ class Distillation(DiffusionObjective):
     @cached_property
     def facts(self) -> dict[str, Any]:
         weights = short_hash([*self.teacher.state_dict().values()])  # of all networks that it asks
-        guidance = getattr(self.teacher, "guidance", {})
+        facts = self.teacher.facts  # also of guidance that its weights learned before
+        guidance = {name: facts[name] for name in GUIDANCE if name in facts}
         return {**super().facts, "teacher": self.teacher.name, "teacher_hash": weights, **guidance}
 
     def target(self, x: Tensor, x0: Tensor, labels: Tensor, t: Tensor, eps: Tensor) -> Tensor:

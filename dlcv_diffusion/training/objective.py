@@ -20,9 +20,8 @@ from ..denoiser import training_target
 from ..errors import check
 from ..guidance import drop_labels
 from ..images.arrays import ImageArrays
-from ..models.registry import save_model
+from ..models.registry import save_model, short_hash
 from ..schedule import NoiseSchedule
-from .checkpoints import short_hash
 from .config import RunConfig, TrainConfig
 
 

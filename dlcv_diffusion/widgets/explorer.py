@@ -18,7 +18,7 @@ from .live import Live, captioned, hinted, plain, sentence_of
 from .panel import Field
 
 WIDEST, TALLEST = 700, 360  # screen pixels of a live picture
-AT_ONCE = 0.1  # seconds: a draft that takes longer is announced
+IDLE = 0.02  # seconds without a move, after which the draft of the next one is drawn
 BETWEEN_DRAFTS = 0.1  # seconds: what comes faster is not shown, since encoding it takes time, too
 LATE = 0.6  # of a sampler's steps: its x̂0 before them is nearer to the mean of all pictures than to its own
 DRAWING = "drawing …"
@@ -68,7 +68,8 @@ class Explorer(Live):
         self.still_positions = [self._position(chosen) for chosen in still or [start]]
         self._draw, self._draft, self._describe, self._code, self._facts_at = draw, draft, describe, code, facts_at
         self._columns, self._zoom, self._words = columns, zoom, words
-        self._drafts, self._last = Recent(cache), ()
+        self._drafts, self._last, self._asked_for = Recent(max(cache, 3)), (), ()
+        self._stepwise = False
         first, control = next(iter(controls.items()))
         varied = len(control.values) > 1
         self._comparing = f"beside {self._written(first, start)}, where this slider stood first" if varied else ""
@@ -112,7 +113,7 @@ class Explorer(Live):
     def _start(self) -> dict[str, Any]:
         return {name: control.start for name, control in self.controls.items()}
 
-    def _show(self, drafts: bool = True) -> Iterator[None]:
+    def _show(self, drafts: bool = True) -> Iterator[float | None]:
         """Show the picture where the sliders stand, and yield after every step of a sampler."""
         panel, moved, position = self.panel, self.panel.moved, None
         try:
@@ -122,26 +123,25 @@ class Explorer(Live):
                 wanted.insert(0, (next(iter(self.controls.values())).start, *position[1:]))
             found = {each: self.pictures[each] for each in wanted if each in self.pictures}
             missing = dict.fromkeys(each for each in wanted if each not in found)
-            said, begun = False, time.monotonic()
-            if drafts and position in missing:
-                for _ in self._guess(position):  # where a draft comes at once, no message holds it up
-                    if not said and time.monotonic() - begun > AT_ONCE:
-                        said = True
-                        panel.say(answered=moved, state="busy", line=DRAWING)
-                    yield
-                if position in self._drafts:
-                    said, draft = True, {"state": "draft", "line": f"a draft, {DRAWING}"}
-                    self._send(position, self._corrected(position), answered=moved, **draft)
-            if drafts and missing and not said:
+            before, self._asked_for = self._asked_for, position
+            drawn_ahead = position in missing and position in self._drafts
+            if drafts and missing and not drawn_ahead:
                 panel.say(answered=moved, state="busy", line=DRAWING)
+            if drafts and position in missing:
+                yield from self._guess(position)
+                if position in self._drafts:
+                    draft = {"state": "draft", "line": f"a draft, {DRAWING}"}
+                    self._send(position, self._corrected(position), answered=moved, **draft)
             for each in missing:
                 yield from self._refine(each, drafts and each == position)
                 found[each] = self.pictures[each]
             self._send(*(part for each in wanted[::-1] for part in (each, found[each])), answered=moved)
-            before, self._last = self._last, position
+            self._last = position
             if drafts:
                 yield from self._guess(position)  # what a draft's error is, see `_corrected`
-                yield from self._guess(self._next(before, position))
+                if self._stepwise and self._next(before, position) not in self.pictures:
+                    yield IDLE
+                    yield from self._guess(self._next(before, position))
         except Exception as error:  # ipywidgets would swallow it, and the slider would seem dead
             where = f"{self._label(position)}: " if position else ""
             panel.say(answered=moved, state="error", line=f"{where}{sentence_of(error)}")
@@ -151,7 +151,8 @@ class Explorer(Live):
         if self._draft is None or position in self._drafts:
             return
         with suppress(Exception):
-            drawn, _ = self._started(self._draft, position)
+            drawn, total = self._started(self._draft, position)
+            self._stepwise = total > 1  # one that is drawn at one go would hold up the next move
             items: list[Any] = []
             for item in drawn:
                 items = [item]

@@ -32,11 +32,10 @@ from dlcv_diffusion.emoji.text_to_image_training import (
 from dlcv_diffusion.emoji.world import load_world
 from dlcv_diffusion.models.clip.small import SmallClip, build_small_clip, save_small_clip
 from dlcv_diffusion.models.clip.to_transformers import text_model, text_tokenizer
-from dlcv_diffusion.models.registry import read_tensors
+from dlcv_diffusion.models.registry import read_tensors, short_hash
 from dlcv_diffusion.models.text_to_image import TextToImage, load_text_to_image
 from dlcv_diffusion.models.text_to_image.saving import write_pipeline
 from dlcv_diffusion.training import TrainConfig
-from dlcv_diffusion.training.checkpoints import short_hash
 
 TRAIN = TrainConfig(
     steps=6, batch_size=4, warmup=2, ema_decay=0.5, weight_decay=0.0, prediction="v", noise_levels=(-0.4, 1.2)

@@ -32,6 +32,7 @@ from dlcv_diffusion.figures import (
     trade_off_plot,
 )
 from dlcv_diffusion.figures.page import DENSITY, PAGE, ReportFigure
+from dlcv_diffusion.figures.words import WORDS
 
 
 @pytest.fixture
@@ -276,6 +277,14 @@ def test_any_matplotlib_figure_can_be_saved_with_its_facts(tmp_path):
 def test_facts_read_as_words():
     found = describe({"seeds": [3, 5], "t": [349, 348, 347], "w": 2.5, "ema": True}).replace("\u00a0", " ")
     assert found == "Seeds 3 and 5, t = 349, 348 and 347, guidance weight w = 2.5, ema = True"
+    assert describe({"eta": 0.0}) == "η\u00a0=\u00a00"
+    assert describe({"t": 349, "w": 1}).startswith("t\u00a0=\u00a0349, "), "T is something else"
+    assert describe({"fast": False, "signal leak": True}) == "In float32, noise with the mean colours of the data"
+    assert describe({"files": [PurePosixPath("/srv/me/a.png")], "seeds": "10…15 and 30…35"}) == (
+        "Files\u00a0=\u00a0a.png, seeds 10…15 and 30…35"
+    )
+    for odd in (np.array([10, 50]), None, 3.0, [], {"a": 1}, {3, "b"}, ()):  # whatever they are, a figure can be saved
+        assert all(describe({name: odd}) for name in WORDS)
     assert describe({"seeds": range(10), "weights": PurePosixPath("/runs/a.safetensors")}) == (
         "Seeds 0 to 9, model “a.safetensors”"
     )

@@ -62,7 +62,7 @@ def test_the_physical_size_of_a_figure_for_the_screen_is_known_too(tmp_path):
     assert round(image.info["dpi"][0]) == 200 and 4 < image.width / 200 <= 7.61
 
 
-def test_the_caption_is_describe_and_may_be_left_out(tmp_path):
+def test_the_caption_is_in_words_and_may_be_left_out(tmp_path):
     with printed("column") as captions:
         with_it = save_figure(strip(), tmp_path / "with.png")
     with printed("column", caption=False) as alone:

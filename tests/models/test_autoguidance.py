@@ -35,8 +35,8 @@ def test_it_goes_on_from_the_weaker_network_to_the_better_one_and_beyond():
 @pytest.mark.parametrize(
     ("weaker", "s", "said"),
     [
-        (denoiser(schedule=NoiseSchedule.linear(30)), 1.0, "has other images, or another noise schedule"),
-        (denoiser(shape=(3, 16, 16)), 1.0, "has other images, or another noise schedule"),
+        (denoiser(schedule=NoiseSchedule.linear(30)), 1.0, "has other images, labels, or another noise schedule"),
+        (denoiser(shape=(3, 16, 16)), 1.0, "has other images, labels, or another noise schedule"),
         (AutoGuidance(denoiser(), denoiser()), 1.0, "the weaker denoiser is a plain one"),
         (denoiser(), -0.5, "the guidance scale is -0.5"),
         (denoiser(), float("nan"), "the guidance scale is nan"),
@@ -56,7 +56,7 @@ def test_two_kinds_of_guidance_add_up_and_one_is_not_given_twice():
         alone = [PerturbedAttention(plain, 0.4)(X, T, labels), AutoGuidance(plain, weaker, 1.5)(X, T, labels)]
         torch.testing.assert_close(both(X, T, labels), sum(alone) - eps, rtol=1e-4, atol=1e-5)
     assert both.guidance == both.facts == {"attention_guidance": 0.4, "autoguidance": 1.5, "weaker_step": 7}
-    with pytest.raises(UserError, match="or one guided in another way"):
+    with pytest.raises(UserError, match="is guided in this way already"):
         AutoGuidance(both, weaker)
-    with pytest.raises(UserError, match="or one guided in another way"):
+    with pytest.raises(UserError, match="is guided in this way already"):
         PerturbedAttention(both)

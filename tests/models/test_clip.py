@@ -6,6 +6,7 @@ import json
 import open_clip
 import pytest
 import torch
+from safetensors.torch import save_file
 from small_clips import CONFIG, MERGES, clip_file, small_clip  # noqa: F401 – a fixture
 from small_runs import one_thread  # noqa: F401 – for every test here
 from transformers import AutoTokenizer, CLIPTextModel, CLIPTokenizer
@@ -144,10 +145,18 @@ def test_a_text_half_that_lies_beside_it_is_not_stored_again(tmp_path):
     with pytest.raises(UserError, match="is not the text half of this CLIP, weight for weight"):
         save_small_clip(clip, tmp_path / "other.safetensors", text_half=beside)
     tensors, header = read_tensors(tmp_path / "lean.safetensors")
-    for elsewhere in ("../pipeline/text_encoder/model.safetensors", "/a.safetensors", "a/../../b.safetensors"):
-        write_tensors(tmp_path / "led_away.safetensors", tensors, {**header, "text_half": elsewhere})
-        with pytest.raises(UserError, match="text_half"):
+    for elsewhere in ("../pipeline/text_encoder/model.safetensors", "/a.safetensors", "a/../../b.safetensors", "a.bin"):
+        write_tensors(tmp_path / "led_away.safetensors", tensors, {**header, "text_half": (elsewhere, "")})
+        with pytest.raises(UserError, match="is not a .safetensors file in a folder below that of the CLIP"):
             read_small_clip(tmp_path / "led_away.safetensors")
+        with pytest.raises(UserError, match="is not a .safetensors file in a folder below that of the CLIP"):
+            save_small_clip(small_clip(), tmp_path / "led_away.safetensors", text_half=elsewhere)
+    write_text_encoder(small_clip(seed=1), tmp_path / "pipeline")
+    with pytest.raises(UserError, match="is no longer the text half that .* was saved with"):
+        read_small_clip(tmp_path / "lean.safetensors")
+    save_file({"embeddings.weight": torch.zeros(2)}, tmp_path / beside)
+    with pytest.raises(UserError, match="does not hold the weights of a CLIPTextModel of 2 layers"):
+        read_small_clip(tmp_path / "lean.safetensors")
     (tmp_path / beside).write_bytes(b"torn")
     with pytest.raises(UserError, match="is not a whole safetensors file"):
         read_small_clip(tmp_path / "lean.safetensors")

@@ -73,7 +73,12 @@ def test_it_says_what_it_is_and_what_it_cannot():
     for s in (-1, float("inf"), float("nan")):
         with pytest.raises(UserError, match="the guidance scale is .*; it must be a number from 0 on"):
             PerturbedAttention(plain, s)
-    with pytest.raises(UserError, match="takes a plain denoiser"):
+    with pytest.raises(UserError, match="is guided in this way already"):
         PerturbedAttention(guided)
     with pytest.raises(UserError, match="the network 'Conv2d' has none of our self-attention"):
         PerturbedAttention(Denoiser(torch.nn.Conv2d(3, 3, 1), SCHEDULE))
+    with pytest.raises(UserError, match="takes a plain denoiser"):
+        PerturbedAttention(lambda x, t: x)
+    unlabelled = Denoiser(attentive(small_network("UNet")), SCHEDULE, "v", shape=(3, 8, 8))
+    with pytest.raises(UserError, match="needs a network with labels"):
+        PerturbedAttention(unlabelled, 0.3, s_null=0.9)

@@ -6,12 +6,11 @@ from safetensors.torch import save_file
 from small_concepts import custom
 
 from dlcv_diffusion.errors import UserError
-from dlcv_diffusion.models.registry import write_tensors
+from dlcv_diffusion.models.registry import short_hash, write_tensors
 from dlcv_diffusion.models.text_to_image import as_text_to_image, load_text_to_image
 from dlcv_diffusion.personalisation import load_concepts, read_concept_file
 from dlcv_diffusion.personalisation.concepts import base_facts, write_custom, write_embedding
 from dlcv_diffusion.personalisation.network import cross_attention, frozen_copy
-from dlcv_diffusion.training.checkpoints import short_hash
 
 ONE, TWO = torch.arange(32.0), torch.randn(2, 32, generator=torch.Generator().manual_seed(0))
 

@@ -244,10 +244,11 @@ def test_a_picture_may_come_with_what_it_shows(pipeline, concept_folder):
     (concept_folder / f"{names[1]}.txt").write_text("a castle in the style of {}\n\na fox, {}\n", encoding="utf-8")
     concept = Concept(concept_folder, "<new1>", "fox", "style", templates=["in the style of {}"])
     network = PersonalisedNetwork(sd, [("<new1>", initial_vectors(sd, "fox"))])
-    images, ids, _ = concept_pictures(concept, sd, network.tokenizer, flip=True)
+    images, ids, alone, _ = concept_pictures(concept, sd, network.tokenizer, flip=True)
     wanted = [["in the style of <new1>"] * 2] * len(names)
     wanted[1] = ["a castle in the style of <new1>", "a fox, <new1>"]
     assert torch.equal(ids, torch.stack([token_ids(said, network.tokenizer) for said in wanted * 2]))
+    assert alone.tolist() == [number != 1 for number in range(len(names))] * 2
     assert len(images) == len(ids)
 
 

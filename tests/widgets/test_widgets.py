@@ -440,18 +440,8 @@ def test_a_draft_comes_first_and_then_only_the_picture():
     )
     states, pictures = watched(explorer, "state"), watched(explorer, "picture")
     slide(explorer, 1)
-    assert states == ["draft", "done"]
-    assert pictures == [explorer._png(tile(grey_of(1, number))) for number in (60, 100)]
-
-
-def test_a_draft_that_takes_long_is_announced(monkeypatch):
-    monkeypatch.setattr(explorer_module, "AT_ONCE", 0)
-    explorer = guidance_explorer(
-        Sampler(steps=10), [0, 1], start=0, still=[0], draft=lambda w: (grey_of(w, n) for n in (50, 60))
-    )
-    states = watched(explorer, "state")
-    slide(explorer, 1)
     assert states == ["busy", "draft", "done"]
+    assert pictures == [explorer._png(tile(grey_of(1, number))) for number in (60, 100)]
 
 
 def test_the_draft_of_the_next_move_of_the_same_kind_is_drawn_ahead():
@@ -459,15 +449,32 @@ def test_the_draft_of_the_next_move_of_the_same_kind_is_drawn_ahead():
 
     def sketch(w):
         drafted.append(w)
-        return grey_of(w, 50)
+        return (grey_of(w, number) for number in (20, 50)), 2
 
     explorer = guidance_explorer(Sampler(steps=10), [0, 1, 2, 3, 4], start=0, still=[0], draft=sketch)
+    states = watched(explorer, "state")
     slide(explorer, 1)
     assert drafted == [1, 2], "one to the right, and so will be the next"
-    slide(explorer, 3)
-    assert drafted == [1, 2, 3], "two to the right: there is no further place like that"
+    assert states == ["busy", "draft", "done"]
     slide(explorer, 2)
-    assert drafted == [1, 2, 3], "both are there already"
+    assert drafted == [1, 2, 3] and states[3:] == ["draft", "done"], "it is there at once"
+    slide(explorer, 4)
+    assert drafted == [1, 2, 3, 4], "two to the right: there is no further place like that"
+    slide(explorer, 2)
+    slide(explorer, 3)
+    assert drafted == [1, 2, 3, 4], "what is drawn already needs no draft"
+
+
+def test_a_draft_that_is_drawn_at_one_go_is_not_drawn_ahead():
+    drafted = []
+
+    def sketch(w):
+        drafted.append(w)
+        return grey_of(w, 50)
+
+    explorer = guidance_explorer(Sampler(), [0, 1, 2], start=0, still=[0], draft=sketch)
+    slide(explorer, 1)
+    assert drafted == [1]
 
 
 def test_a_move_that_tells_of_several_things_is_answered_once_and_leaves_a_core_to_the_browser():
@@ -483,7 +490,11 @@ def test_a_move_that_tells_of_several_things_is_answered_once_and_leaves_a_core_
             explorer = guidance_explorer(draw, [0, 1], start=0, still=[0])
             assert explorer.panel.state == "done"
             threads.clear()
-            explorer.panel.say(values={"w": 1}, moved=1)
+            explorer.panel.say(values={"w": 1}, moved=1)  # two traits, of which each tells of the move
+            explorer._begin()
+            task = explorer._task
+            explorer._begin()
+            assert explorer._task is task, "one task for one move"
             await until(lambda: explorer.panel.state == "done" and explorer.panel.answered == 1)
             assert torch.get_num_threads() == 2
         finally:
@@ -733,7 +744,7 @@ def test_drafts_end_where_the_course_does(denoiser, eta):
     explorer, states = eta_explorer(denoiser, sampling={"final_alpha": "first"}), []
     explorer.panel.observe(lambda change: states.append(change.new), names="state")
     explorer.move(eta=eta, seed=3)
-    assert states == ["draft", "done"]
+    assert states == ["busy", "draft", "done"]
 
 
 def test_a_draft_that_fails_does_not_take_the_picture_with_it():

@@ -33,6 +33,17 @@ def as_transformers(state: Mapping[str, Tensor], names: Mapping[str, str]) -> It
                 yield f"{layer}{BLOCK[module]}.{kind}", value
 
 
+def text_names(layers: int) -> set[str]:
+    """open_clip's names of the text half's weights, but for the projection to the common space.
+
+    >>> sorted(text_names(0))
+    ['ln_final.bias', 'ln_final.weight', 'positional_embedding', 'token_embedding.weight']
+    """
+    kinds = ("weight", "bias")
+    inner = [f"{module}.{kind}" for module in BLOCK for kind in kinds] + [f"attn.in_proj_{kind}" for kind in kinds]
+    return {*TEXT, *(f"{BLOCKS}{number}.{name}" for number in range(layers) for name in inner)}
+
+
 def as_open_clip(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The text half of `CLIPTextModel` under open_clip's names: the inverse of `as_transformers(state, TEXT)`.
 

@@ -7,11 +7,11 @@ same text half, it may name that instead of holding it a second time.
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from typing_extensions import TypedDict
@@ -20,8 +20,8 @@ from ...declared import declared, validated
 from ...errors import check
 from ...noise import seeded_weights
 from ...reading import reading
-from ..registry import FORMAT, Name, filled, open_ended, plain, read_tensors, write_tensors
-from .names import as_open_clip
+from ..registry import FORMAT, Name, filled, open_ended, plain, read_tensors, short_hash, write_tensors
+from .names import as_open_clip, text_names
 from .tokenizer import Merge, checked_merges
 
 MEAN_STD = (0.5, 0.5, 0.5)
@@ -83,16 +83,25 @@ class ClipFacts(TypedDict, total=False):
     templates: Names
 
 
+def below(path: str) -> str:
+    """The path of a safetensors file below a folder; `ValueError` for any other."""
+    parts = PurePosixPath(path).parts
+    if PurePosixPath(path).is_absolute() or ".." in parts or "\\" in path or not path.endswith(".safetensors"):
+        raise ValueError(f"'{path}' is not a .safetensors file in a folder below that of the CLIP")
+    return path
+
+
 @declared
 class SmallClipHeader:
     """What its file says beside the tensors; the format is `models.registry`'s.
 
-    - text_half: where the weights of a `CLIPTextModel` lie that are its text half, below its own folder.
+    - text_half: where the weights of a `CLIPTextModel` lie that are its text half, below its own folder, and their
+      hash.
     """
 
     clip: SmallClipConfig
     merges: Annotated[Names, Field(max_length=65_536)]
-    text_half: Annotated[str, Field(pattern=r"^\w[\w-]*(/\w[\w-]*)*\.safetensors$", max_length=200)] | None = None
+    text_half: tuple[Annotated[str, Field(max_length=200), AfterValidator(below)], Name] | None = None
     metadata: ClipFacts = Field(default_factory=dict)
     format: Literal[1] = FORMAT
 
@@ -133,8 +142,8 @@ def save_small_clip(
     - text_half: weights of a `CLIPTextModel` in a folder beside `path`, equal to the text half in `dtype`, such as
       "pipeline/text_encoder/model.safetensors": the file names them and leaves its own out.
 
-    Raises `UserError` for weights that are not finite in `dtype`, a text half that is another one, and a path not to be
-    written.
+    Raises `UserError` for weights that are not finite in `dtype`, a text half that is another one or elsewhere, and a
+    path not to be written.
 
     >>> save_small_clip(clip, "runs/clip/model.safetensors")   # doctest: +SKIP
     """
@@ -143,13 +152,15 @@ def save_small_clip(
     finite = all(v.isfinite().all() for v in state.values())
     check(finite, f"the weights for '{path}' are not finite; train with a lower learning rate, or save in float32")
     header = {"clip": asdict(clip.config), "merges": [" ".join(merge) for merge in clip.merges]}
+    header["metadata"] = dict(clip.facts)
     if text_half is not None:
-        theirs = _text_half(Path(path).parent / text_half)
-        same = bool(theirs) and all(_alike(state.get(name), theirs[name]) for name in theirs)
+        validated(SmallClipHeader, {**header, "text_half": (text_half, "")}, "text_half")
+        theirs = _text_half(Path(path).parent / text_half, clip.config.text_layers)
+        same = all(_alike(state.get(name), theirs[name]) for name in theirs)
         check(same, f"'{text_half}' is not the text half of this CLIP, weight for weight; leave text_half out")
         state = {name: value for name, value in state.items() if name not in theirs}
-        header["text_half"] = text_half
-    write_tensors(path, state, {**header, "metadata": dict(clip.facts)})
+        header["text_half"] = text_half, short_hash([*theirs.values()])
+    write_tensors(path, state, header)
 
 
 def read_small_clip(path: str | Path) -> SmallClip:
@@ -167,7 +178,11 @@ def read_small_clip(path: str | Path) -> SmallClip:
     check("clip" in header, f"'{path}' holds no CLIP of ours; {known}")
     header = validated(SmallClipHeader, header, f"'{path}'")
     if header.text_half:
-        tensors = {**_text_half(Path(path).parent / header.text_half), **tensors}
+        beside, its_hash = Path(path).parent / header.text_half[0], header.text_half[1]
+        theirs = _text_half(beside, header.clip.text_layers)
+        same = short_hash([*theirs.values()]) == its_hash
+        check(same, f"'{beside}' is no longer the text half that '{path}' was saved with; put that one back")
+        tensors = {**theirs, **tensors}
     merges = checked_merges(header.merges, f"'{path}'")
     words = tensors.get("token_embedding.weight")
     fits = words is not None and words.ndim == 2 and len(words) == 512 + len(merges) + 2
@@ -176,11 +191,14 @@ def read_small_clip(path: str | Path) -> SmallClip:
     return SmallClip(model, header.clip, merges, header.metadata)
 
 
-def _text_half(path: Path) -> dict[str, Tensor]:
-    """The weights of a `CLIPTextModel` under open_clip's names."""
+def _text_half(path: Path, layers: int) -> dict[str, Tensor]:
+    """The weights of a `CLIPTextModel` of so many layers under open_clip's names, in a fixed order."""
     check(path.is_file(), f"no text half of a CLIP at '{path}'; keep the CLIP and the pipeline's folder together")
     with reading(path, "is not a whole safetensors file", "copy it again"):
-        return as_open_clip(load_file(path))
+        found = as_open_clip(load_file(path))
+    whole = found.keys() == text_names(layers)
+    check(whole, f"'{path}' does not hold the weights of a CLIPTextModel of {layers} layers; was it written anew?")
+    return dict(sorted(found.items()))
 
 
 def _alike(ours: Tensor | None, theirs: Tensor) -> bool:
