@@ -8,8 +8,8 @@ from ..training.recipe import OURS, QUICK, Recipe, recipe_of
 ATTENTION_GUIDANCE = 0.3
 """s of the perturbed-attention guidance that a network of the preset "guided" learns from its teacher."""
 ATTENTION_GUIDANCE_NULL = 0.6
-"""And for ∅. Guidance by w leads away from ∅, so what ∅ was guided by is taken back w times, and pictures are more varied:
-at w = 2 distances of 2.1 and 2.6 and a recall of 0.67 and 0.74, where 0.3 for ∅ as well gave 2.5, 3.6, 0.64 and 0.56."""
+"""And for ∅. Guidance by w leads away from ∅, so what ∅ was guided by is taken back w times, and pictures are more
+varied: at w = 2 distances of 2.1 and 2.6, recall 0.67 and 0.74; with 0.3 for ∅ as well 2.5 and 3.6, 0.64 and 0.56."""
 REPORT_EPOCH = 678  # batches of 200 in an epoch of the report's 135,000 or so training images
 
 DIGITS: Mapping[str, Recipe] = {
