@@ -8,7 +8,7 @@ from ..training.recipe import OURS, QUICK, Recipe, recipe_of
 ATTENTION_GUIDANCE = 0.4
 """s of the perturbed-attention guidance that a network of the preset "guided" learns from its teacher alone."""
 AUTOGUIDANCE = 0.4
-"""s of the autoguidance that it learns from its teacher and a weaker network: for a teacher that came of the former."""
+"""s of the autoguidance that it learns from its teacher and a weaker network, for a teacher that learned the former."""
 
 # 4×4 pixels folded into channels, so that the work is done at 16×16 and below
 NETWORK = {
@@ -24,8 +24,8 @@ SHAPING = {"prediction": "v", "noise_levels": (-0.3, 1.3), "flip": True}
 FACES: Mapping[str, Recipe] = {
     # four hours on one CPU core with quick bfloat16; "guided" goes on from there
     "small": Recipe("UNet", NETWORK, 1000, TrainConfig(steps=27_900, decay=0.4, **SHAPING, **OURS)),
-    # what ships came of it twice: "small" as it draws with perturbed-attention guidance, learned in one pass; and that
-    # as it draws with autoguidance; network and schedule are the teacher's
+    # what ships: "small" as it draws with perturbed-attention guidance, learned in one pass; network and schedule are
+    # the teacher's
     "guided": Recipe("UNet", NETWORK, 1000, TrainConfig(steps=1_500, lr=5e-4, **SHAPING, **OURS)),
     # a few minutes, for looking around
     "tiny": Recipe(

@@ -31,7 +31,7 @@ def train_faces(
 
     - data: what `data.load_faces` takes, of which every tenth picture is held out; or images in memory, of any size and
       any number of channels.
-    - preset: "small", "guided" (what ships came of it: "small" with guidance, learned by a copy of it), or
+    - preset: "small", "guided" (what ships: "small" with perturbed-attention guidance, learned by a copy of it), or
       "tiny"; see `faces.recipes`.
     - size, channels: of pictures from files: pixels a side, and 1 (grey) or 3 (RGB).
     - teacher: weights of a network of ours, for the preset "guided" and no other. weaker: weights of the same network
