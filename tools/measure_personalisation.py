@@ -68,7 +68,7 @@ class Study:
     @cached_property
     def folder(self) -> Path:
         """Where what is learnt on this model in this way is kept."""
-        presets = [methods.PRESETS["small"] for methods in (textual_inversion, custom_diffusion)]
+        presets = textual_inversion.PRESETS["small"], custom_diffusion.SMALL, custom_diffusion.SIDE_BY_SIDE
         shown = [*GROUNDS, *IN_STYLE]  # what may stand beside the pictures
         follows = repr((base_facts(self.load())["keys_and_values"], self.args.steps, self.args.prior, presets, shown))
         return self.args.work / sha256(follows.encode()).hexdigest()[:8]

@@ -72,7 +72,7 @@ def personalisation(
     from ..personalisation.course import handed_in_paths, read_input
     from ..personalisation.grading import grade_personalisation
 
-    handed_in_paths(out, read_input(source), count)  # before weights are read
+    handed_in_paths(out, read_input(source, graded=True), count)  # before weights are read
     read_by = load_clip(clip, pretrained, device, quick_gelu=quick_gelu)
     grade = grade_personalisation(source, photographs, out, read_by, count=count)
     print(grade)

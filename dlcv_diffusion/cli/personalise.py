@@ -21,8 +21,14 @@ app = group(
 MODEL = "emoji, a folder of diffusers, a .ckpt or .safetensors, or a name on the hub"
 Model = Annotated[str, Option(metavar="NAME|FOLDER|FILE", help=MODEL)]
 Config = Annotated[Path | None, Option(metavar="FOLDER", help="of a single file: a pipeline's with its configs")]
+DRAWS_EMOJI = (
+    "note: the small model 'emoji' draws emoji on plain grounds, and learns others like them; for photographs give "
+    "Stable Diffusion (--model)"
+)
+INPUT = """{"0": {"token_name": "<new1>", "prompt": ["a <new1>", "a <new1> next to a pizza"]}}"""
 CAPTIONS = "sentences that are to stay as they were, one a line; a thousand of the emoji world by default"
 Several = "; once for each concept"
+PICTURES = "three to six pictures, folder or zip; what 0.txt beside 0.png says of it, with {} for the word, is used"
 
 
 @app.command(
@@ -34,7 +40,7 @@ Several = "; once for each concept"
     ),
 )
 def train(
-    images: Annotated[list[Path], Option(metavar="DIR", help=f"three to six pictures (folder or zip){Several}")],
+    images: Annotated[list[Path], Option(metavar="DIR", help=f"{PICTURES}{Several}")],
     token: Annotated[list[str], Option(help=f"the new word, such as <new1>{Several}")],
     initialiser: Annotated[list[str] | None, Option(metavar="WORD", help=f"what kind of thing it is{Several}")] = None,
     kind: Annotated[list[str] | None, Option(metavar="object|style", help=f"object by default{Several}")] = None,
@@ -50,7 +56,9 @@ def train(
     config: Config = None,
     cutmix: Annotated[bool | None, Option(help="custom-diffusion: things also side by side, half as large")] = None,
     vectors: Annotated[int | None, Option(help="vectors a word; 1 by default", min=1, max=64)] = None,
-    out: options.RunFolder = Path("runs/new1"),
+    out: Annotated[
+        Path, Option(help="folder of the run: checkpoint, metrics.csv, weights", show_default="runs/new1")
+    ] = Path("runs/new1"),
     resume: options.Resume = False,
     steps: options.Steps = None,
     batch_size: options.TrainBatchSize = None,
@@ -83,6 +91,8 @@ def train(
             return train_custom_diffusion(sd, concepts, out, **run)
         return train_textual_inversion(sd, concepts[0], out, **run)
 
+    if model == "emoji":
+        print(DRAWS_EMOJI)
     named = ", ".join(f"the pictures in '{folder}'" for folder in images)
     show_training(begin, out, data=named, resume=resume)
 
@@ -138,6 +148,7 @@ def merge(
     epilog=examples(
         "dlcv personalise sample input.json out --embeddings runs/dog --embeddings runs/painter",
         "dlcv personalise sample input.json out --embeddings runs/both.safetensors --model stable-diffusion-v1-4/",
+        f"input.json is the course's, or as much of it as {INPUT}",
     ),
 )
 def sample(

@@ -30,18 +30,21 @@ class Asked:
     """What `input.json` asks for with one concept.
 
     - src_image: what it is called; token_name: its word in the prompts.
-    - prompt: what is drawn; prompt_4_clip_eval: what CLIP is asked of it; baseline: image and text score to reach.
+    - prompt: what is drawn. Only grading needs the others, one for each prompt: prompt_4_clip_eval: what CLIP is asked
+      of it; baseline: image and text score to reach.
     """
 
     token_name: Text
     prompt: Annotated[list[Text], Field(min_length=1)]
-    prompt_4_clip_eval: Annotated[list[Text], Field(min_length=1)]
-    baseline: Annotated[list[tuple[float, float]], Field(min_length=1)]
+    prompt_4_clip_eval: list[Text] = Field(default_factory=list)
+    baseline: list[tuple[float, float]] = Field(default_factory=list)
     src_image: str = ""
 
 
-def read_input(path: str | Path) -> dict[str, Asked]:
+def read_input(path: str | Path, *, graded: bool = False) -> dict[str, Asked]:
     """The concepts of the course's `input.json` by their folder, "0", "1", …
+
+    - graded: what grading needs has to be there, too.
 
     Raises `UserError` for a file that is missing or another, for lists of different lengths, and for a prompt without
     the concept's token.
@@ -55,7 +58,8 @@ def read_input(path: str | Path) -> dict[str, Asked]:
     for concept, asked in found.items():
         counts = len(asked.prompt), len(asked.prompt_4_clip_eval), len(asked.baseline)
         said = "{} prompts, {} of prompt_4_clip_eval and {} baselines".format(*counts)
-        check(len(set(counts)) == 1, f"'{path}' has for the concept {concept} {said}; there must be as many of each")
+        fits = len(set(counts) if graded else {count for count in counts if count}) == 1
+        check(fits, f"'{path}' has for the concept {concept} {said}; there must be as many of each")
         lacking = next((prompt for prompt in asked.prompt if asked.token_name not in prompt), None)
         check(lacking is None, f"'{path}': the prompt '{lacking}' lacks the token {asked.token_name}; write it in")
     return found

@@ -11,6 +11,7 @@ their kind, half as large (`cutmix`, arXiv 2303.11305), by the preset "small".
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,17 +22,20 @@ from ..errors import check
 from ..models.text_to_image import as_text_to_image
 from ..training.loop import TrainState
 from .concepts import write_custom
-from .learning import Concept, PersonalisationConfig, learn
+from .learning import Concept, PersonalisationConfig, learn, mixed
 from .network import PersonalisedNetwork, cross_attention
 
+SMALL = PersonalisationConfig(steps=900, batch_size=16, lr=1e-3, lr_ratio=20.0, warmup=10, cutmix=True)
 PRESETS: Mapping[str, PersonalisationConfig] = {
-    # for a pipeline of the emoji world's size: two concepts with their prior pictures in three to five minutes
-    "small": PersonalisationConfig(steps=1_800, batch_size=16, lr=2e-3, lr_ratio=20.0, warmup=10, cutmix=True),
+    # for a pipeline of the emoji world's size: a concept with its prior pictures in a minute or two
+    "small": SMALL,
     # the paper's: 500 steps for two concepts, 250 for one, batches of 8, 8e-5
     "large": PersonalisationConfig(
         steps=500, batch_size=8, accumulate=8, lr=8e-5, warmup=0, decay=0.0, checkpointing=True, flip=True
     ),
 }
+SIDE_BY_SIDE = replace(SMALL, steps=1_800, lr=2e-3)
+"""The small settings for several things, shown side by side too: each kind of picture gets a tenth of a batch."""
 
 
 def train_custom_diffusion(
@@ -52,10 +56,11 @@ def train_custom_diffusion(
     ...     print(state.step, state.loss)
     """
     check(concepts, "there is no concept to learn; give one or more")
+    presets = {**PRESETS, "small": SIDE_BY_SIDE} if mixed(concepts, SMALL) else PRESETS
     sd = as_text_to_image(model)
     originals = {name: sd.unet.get_parameter(name).detach() for name in cross_attention(sd.unet)}
     how = {"method": "Custom Diffusion", "save": partial(_save, originals=originals), "trained": [*originals]}
-    return learn(sd, concepts, out, PRESETS, options, **how)
+    return learn(sd, concepts, out, presets, options, **how)
 
 
 def _save(network: PersonalisedNetwork, path: Path, facts: Mapping[str, Any], originals: Mapping[str, Tensor]) -> None:

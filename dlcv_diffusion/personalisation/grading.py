@@ -78,7 +78,7 @@ def grade_personalisation(
 
     >>> print(grade_personalisation("input.json", "textual_inversion", "out", clip))   # doctest: +SKIP
     """
-    asked, grades = read_input(source), []
+    asked, grades = read_input(source, graded=True), []
     paths = handed_in_paths(out, asked, count)
     references = {concept: _features(clip, _below(Path(photographs, concept))) for concept in asked}
     for (concept, number), drawn in paths.items():

@@ -208,11 +208,15 @@ def concept_streams(
             streams.append(Stream(encoded(sd, images), ids, config.prior_weight))
             facts["prior_hash"] = short_hash([images, ids])
             pairs += [*permutations((thing, (images, concept.initialiser)))] if concept.kind == "object" else []
-    several = len(concepts) > 1 and all(concept.kind == "object" for concept in concepts)
-    for (left, a), (right, b) in pairs if config.cutmix and several else ():
+    for (left, a), (right, b) in pairs if mixed(concepts, config) else ():
         ids = token_ids([BESIDE.format(a, b)], tokenizer)
         streams.append(Stream(encoded(sd, side_by_side(left, right)), ids))
     return streams, [facts for *_, facts in read]
+
+
+def mixed(concepts: Sequence[Concept], config: PersonalisationConfig) -> bool:
+    """Whether pictures of two are shown side by side: of several things, and no style."""
+    return config.cutmix and len(concepts) > 1 and all(concept.kind == "object" for concept in concepts)
 
 
 def concept_pictures(

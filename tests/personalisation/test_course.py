@@ -155,6 +155,14 @@ def test_another_input(tmp_path, change, said):
         read_input(path)
 
 
+def test_only_grading_needs_more_than_prompts(tmp_path):
+    path = tmp_path / "input.json"
+    path.write_text(json.dumps({"0": {name: ASKED["0"][name] for name in ("token_name", "prompt")}}))
+    assert read_input(path)["0"].prompt == ASKED["0"]["prompt"]
+    with pytest.raises(UserError, match="2 prompts, 0 of prompt_4_clip_eval and 0 baselines; there must be as many"):
+        read_input(path, graded=True)
+
+
 def test_no_json(tmp_path):
     (tmp_path / "input.json").write_text("{")
     with pytest.raises(UserError, match="is not JSON"):
