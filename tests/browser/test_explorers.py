@@ -115,7 +115,7 @@ def test_a_move_while_another_cell_runs_waits_and_says_so(open_notebook):
         figures = notebook.view().locator(".dlcv-figures").last
         notebook.page.wait_for_function("part => getComputedStyle(part).opacity < 0.6", arg=figures.element_handle())
         notebook.page.wait_for_function("() => document.querySelector('.dlcv-explorer').dataset.state === 'done'")
-        assert "η = 0.05" in notebook.facts()
+        assert "η\u00a0=\u00a00.05" in notebook.facts()
 
 
 def test_typed_values_reset_random_compare_and_the_line_of_code(everything):
@@ -127,7 +127,7 @@ def test_typed_values_reset_random_compare_and_the_line_of_code(everything):
         typed.fill(said)
         typed.press("Enter")
         page.wait_for_function(
-            f"() => / η = {meant},/.test(window.sliderView.querySelector('.dlcv-facts').textContent)"
+            f"() => /η\\s=\\s{meant},/.test(window.sliderView.querySelector('.dlcv-facts').textContent)"
         )
         assert typed.input_value() == meant
     assert everything.handle("noise added, η", ETA).input_value() == "1"
