@@ -263,7 +263,7 @@ BAD = {
     "train digits --root folder --out run": r"root \(--root\) does nothing for the data 'sample'",
     "train digits --photos folder --out run": r"photos \(--photos\) does nothing for the data 'sample'",
     "train digits --svhn --out run": r"give root \(--root\)",
-    f"{TRAIN} --preset huge": "'huge' is not one of 'report', 'small', 'tiny'",
+    f"{TRAIN} --preset huge": "'huge' is not one of 'report', 'small', 'guided', 'tiny'",
     f"{TRAIN} --precision fp8": "'fp8' is not one of 'no', 'bf16', 'fp16'",
     f"{TRAIN} --device cuda:99": "'cuda:99'",
     f"{TRAIN} --device gpu": "'gpu'",

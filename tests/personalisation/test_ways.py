@@ -120,7 +120,8 @@ def test_the_tool_measures_what_it_learns(measured):
     assert {row["way"]: row["both"] for row in rows[12:18]}["true pictures"] > 0.8
     assert all(row["model"] and row["steps"] == 2 and len(row["scores"]) == 8 for row in rows)
     assert len([*(folder / "work" / "sheets").glob("*.png")]) == 24
-    names = ["guitar", "owl", "owl_guitar", "owl_guitar_merged", "owl_woodcut", "owl_woodcut_merged", "woodcut"]
+    names = ["guitar", "guitar_alone", "owl", "owl_alone", "owl_guitar", "owl_guitar_merged"]
+    names += ["owl_woodcut", "owl_woodcut_merged", "woodcut"]
     assert sorted(path.stem for path in (folder / "ship").iterdir()) == names
 
     before = {path: path.stat().st_mtime_ns for path in (folder / "work").rglob("*.safetensors")}
@@ -160,7 +161,7 @@ def test_the_figures_are_of_what_was_measured(load, measured, tmp_path, monkeypa
     assert float(table[12]["both_low"]) <= float(table[12]["both"]) <= float(table[12]["both_high"])
     with pytest.raises(UserError, match="no study 'owl' ships; there are owl guitar, owl woodcut"):
         shipped_study("owl")
-    with pytest.raises(UserError, match="no concept 'fox' ships; there are guitar, owl, owl guitar"):
+    with pytest.raises(UserError, match="no concept 'fox' ships; there are guitar, guitar alone, owl, owl alone, owl guitar"):
         shipped.shipped_concept("fox")
 
 

@@ -165,7 +165,7 @@ def test_each_control_moves_what_it_should(explorer):
     explorer.move(temperature=1.0)
     warmer = bars(explorer)
     assert warmer != start and [cos for *_, cos in warmer] == [cos for *_, cos in start]
-    assert explorer._picture == picture and "τ = 1" in explorer.panel.facts
+    assert explorer._picture == picture and "τ\u00a0=\u00a01" in explorer.panel.facts
     explorer.panel.values = dict(explorer.panel.start)
     assert bars(explorer) == start
     explorer.move(picture=2)
