@@ -135,8 +135,8 @@ def test_pictures_are_slimmed_by_what_nobody_sees(mode):
     after = np.asarray(opened).reshape(pixels.shape)
     assert opened.mode == mode and opened.text == {"Description": "seed = 3, η = 0"}
     assert opened.info["dpi"] == pytest.approx((300, 300), abs=0.1)
-    assert np.abs(after.astype(int) - pixels).max() == 1 and (after[:20] == pixels[:20]).all()
-    assert len(found) < 0.75 * len(buffer.getvalue()) and slim(found) == found
+    assert np.abs(after.astype(int) - pixels).max() == 2 and (after[:20] == pixels[:20]).all()
+    assert len(found) < 0.7 * len(buffer.getvalue()) and slim(found) == found
 
 
 def test_a_picture_of_few_numbered_colours_keeps_each_of_them():
