@@ -12,6 +12,8 @@ ATTENTION_GUIDANCE_NULL = 0.6
 varied: at w = 2 distances of 2.1 and 2.6, recall 0.67 and 0.74; with 0.3 for ∅ as well 2.5 and 3.6, 0.64 and 0.56."""
 REPORT_EPOCH = 678  # batches of 200 in an epoch of the report's 135,000 or so training images
 
+NETWORK = {"in_channels": 3, "channels": (64, 96), "blocks": (1, 2), "emb_channels": 128, "num_classes": 20}
+
 DIGITS: Mapping[str, Recipe] = {
     # the report's network and settings, to the letter
     "report": Recipe(
@@ -24,12 +26,12 @@ DIGITS: Mapping[str, Recipe] = {
     # learns at high noise too, where the digit is decided and where an error of ε counts for little
     "small": Recipe(
         "UNet",
-        {"in_channels": 3, "channels": (64, 96), "blocks": (1, 2), "emb_channels": 128, "num_classes": 20},
+        NETWORK,
         350,
         TrainConfig(steps=27_400, decay=0.6, prediction="v", **OURS),
     ),
     # "small" as it draws with perturbed-attention guidance, learned in one pass; network and schedule are the teacher's
-    "guided": Recipe("UNet", {}, 350, TrainConfig(steps=1_500, lr=5e-4, prediction="v", label_drop=0.25, **OURS)),
+    "guided": Recipe("UNet", NETWORK, 350, TrainConfig(steps=1_500, lr=5e-4, prediction="v", label_drop=0.25, **OURS)),
     # a minute on a part of the embedded sample, for notebook 02 and for looking around: small batches make many steps,
     # and v asks for the digit where ε would ask for a copy of the input
     "tiny": Recipe(
