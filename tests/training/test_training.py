@@ -89,7 +89,7 @@ def test_the_others_are_u_nets_for_twenty_classes(preset):
     recipe = digits_recipe(preset)
     network = recipe.build()
     assert type(network) is UNet and network.num_classes == 20 and network.timesteps == recipe.schedule().T
-    assert not recipe.train.flip and recipe.train.label_drop == 0.1
+    assert not recipe.train.flip and recipe.train.label_drop == (0.25 if preset == "guided" else 0.1)
 
 
 def test_the_first_weights_follow_from_the_seed_alone():
