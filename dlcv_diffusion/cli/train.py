@@ -17,6 +17,7 @@ app = group(
 
 SAMPLE = "the sample of 4,000 digits that ships, of which 800 are held out; --data names more"
 TEACHER = "the weights that the preset guided learns from"
+WEAKER = "weights after less training, which guide the teacher"
 EMOJI = "scenes of the emoji world that ships, made on the fly"
 
 
@@ -25,7 +26,8 @@ EMOJI = "scenes of the emoji world that ships, made on the fly"
     epilog=examples(
         "dlcv train digits --preset tiny --out runs/tiny",
         "dlcv train digits --data hw2_data --precision bf16 --resume",
-        "dlcv train digits --data hw2_data --preset guided --teacher runs/digits/model.safetensors --out runs/guided",
+        "dlcv train digits --data hw2_data --steps 6000 --out runs/early           (a weaker network, to guide by)",
+        "dlcv train digits --data hw2_data --preset guided --teacher small.safetensors --weaker early.safetensors",
         "accelerate launch --num_processes 4 -m dlcv_diffusion train digits --preset report --data hw2_data",
         "torchrun --nproc-per-node 2 -m dlcv_diffusion train digits --device cpu",
     ),
@@ -33,9 +35,10 @@ EMOJI = "scenes of the emoji world that ships, made on the fly"
 def digits(
     preset: Annotated[
         Literal["report", "small", "guided", "tiny"],
-        Option(help="small ships; guided is learned from it; tiny: three digits"),
+        Option(help="small; guided, learned from small, ships; tiny: three digits"),
     ] = "small",
     teacher: Annotated[str | None, Option(help=TEACHER)] = None,
+    weaker: Annotated[str | None, Option(help=WEAKER)] = None,
     data: Annotated[str, Option(help="sample, torchvision, street, hw2_data, an .npz, or a folder")] = "sample",
     out: options.RunFolder = Path("runs/digits"),
     svhn: Annotated[bool, Option("--svhn", help="the real SVHN instead of street digits")] = False,
@@ -57,7 +60,7 @@ def digits(
 
     run = {"resume": resume, "device": device, "checkpoint_every": checkpoint_every, "preview_every": preview_every}
     run |= given(steps=steps, batch_size=batch_size, lr=lr, seed=seed, precision=precision, compile=compile)
-    run |= given(teacher=teacher)
+    run |= given(teacher=teacher, weaker=weaker)
     extra = {name: value for name, value in {"svhn": svhn, "root": root, "photos": photos}.items() if value}
     named = SAMPLE if data == "sample" else f"'{data}', of which some are held out"
     show_training(lambda: train_digits(preset, data, out, data_options=extra, **run), out, data=named, resume=resume)
@@ -80,7 +83,7 @@ def faces(
         Option(help="small; guided, learned from small, ships; tiny is a quick trial"),
     ] = "small",
     teacher: Annotated[str | None, Option(help=TEACHER)] = None,
-    weaker: Annotated[str | None, Option(help="weights after less training, which guide the teacher")] = None,
+    weaker: Annotated[str | None, Option(help=WEAKER)] = None,
     size: Annotated[int, Option(help="pixels a side, to which pictures are cut and resized", min=1, max=1024)] = 64,
     channels: Annotated[int, Option(help="1 (grey) or 3 (RGB)", min=1, max=3)] = 1,
     out: options.RunFolder = Path("runs/faces"),

@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from ..training.config import TrainConfig
 from ..training.recipe import OURS, QUICK, Recipe, recipe_of
 
-ATTENTION_GUIDANCE = 0.3
-"""s of the perturbed-attention guidance that a network of the preset "guided" learns from its teacher."""
-ATTENTION_GUIDANCE_NULL = 0.6
-"""And for ∅. Guidance by w leads away from ∅, so what ∅ was guided by is taken back w times, and pictures are more
-varied: at w = 2 distances of 2.1 and 2.6, recall 0.67 and 0.74; with 0.3 for ∅ as well 2.5 and 3.6, 0.64 and 0.56."""
+GUIDANCE = {"attention": 0.1, "attention_null": 0.13, "auto": 0.6, "auto_null": 0.6}
+"""s of what a network of the preset "guided" learns from its teacher and the teacher's `WEAKER_STEPS`, and s for ∅:
+guidance by w leads away from ∅, so that what ∅ was guided by is taken back w times. Tried by sampling from the teacher
+(w = 2, 10 steps): attention alone takes variety, much more for ∅ than for labels brings grain."""
+WEAKER_STEPS = 6_000
+"""of "small", after which its weights are the weaker ones of autoguidance."""
 REPORT_EPOCH = 678  # batches of 200 in an epoch of the report's 135,000 or so training images
 
 NETWORK = {"in_channels": 3, "channels": (64, 96), "blocks": (1, 2), "emb_channels": 128, "num_classes": 20}
@@ -22,15 +23,16 @@ DIGITS: Mapping[str, Recipe] = {
         350,
         TrainConfig(steps=50 * REPORT_EPOCH, batch_size=200, lr=1e-4, weight_decay=1e-5, warmup=0, ema_decay=0.999),
     ),
-    # what ships: the DDPM paper's U-Net in a size that one quick CPU core trains in two to three hours. Asked for v, it
-    # learns at high noise too, where the digit is decided and where an error of ε counts for little
+    # the DDPM paper's U-Net in a size that one quick CPU core trains in four to five hours. Asked for v, it learns at
+    # high noise too, where the digit is decided and where an error of ε counts for little. "guided" goes on from there
     "small": Recipe(
         "UNet",
         NETWORK,
         350,
         TrainConfig(steps=27_400, decay=0.6, prediction="v", **OURS),
     ),
-    # "small" as it draws with perturbed-attention guidance, learned in one pass; network and schedule are the teacher's
+    # what ships: "small" as it draws guided by worse versions of itself, learned in one pass; network and schedule are
+    # the teacher's
     "guided": Recipe("UNet", NETWORK, 350, TrainConfig(steps=1_500, lr=5e-4, prediction="v", label_drop=0.25, **OURS)),
     # a minute on a part of the embedded sample, for notebook 02 and for looking around: small batches make many steps,
     # and v asks for the digit where ε would ask for a copy of the input

@@ -10,7 +10,7 @@ from ..training.distillation import guided_teacher
 from ..training.loop import TrainState, check_start
 from ..training.recipe import write_sheet
 from .data import load_digits, second_half
-from .recipes import ATTENTION_GUIDANCE, ATTENTION_GUIDANCE_NULL, digits_recipe
+from .recipes import GUIDANCE, digits_recipe
 from .sampling import SamplingConfig, sample_digits
 from .signal_leak import SignalLeak
 
@@ -24,16 +24,18 @@ def train_digits(
     *,
     data_options: Mapping[str, Any] | None = None,
     teacher: str | Path | None = None,
+    weaker: str | Path | None = None,
     **options: Any,
 ) -> Iterator[TrainState]:
     """Train a preset's network on a source of digits; yields a `TrainState` every step, see `training.run`.
 
-    - preset: "report", "small", "guided" ("small" with perturbed-attention guidance, learned by a copy of it) or
-      "tiny", see `digits.recipes`.
+    - preset: "report", "small", "guided" (what ships: "small" guided by worse versions of itself, learned by a copy of
+      it) or "tiny", see `digits.recipes`.
     - data: what `data.load_digits` takes: "sample", the course's hw2_data, an .npz, a folder.
     - data_options: further arguments of `data.load_digits`, such as {"svhn": True, "root": "datasets"}
       or {"labels": [10, 11, 17]}.
-    - teacher: weights of a network of ours, for the preset "guided" and no other.
+    - teacher: weights of a network of ours, for the preset "guided" and no other. weaker: weights of the same network
+      after less training, which guide it too (`AutoGuidance`), beside perturbed attention.
     - options: those of `training.run`, such as resume=True or device="cpu", and fields of `TrainConfig` to set
       otherwise than the preset, such as steps=200.
 
@@ -45,8 +47,7 @@ def train_digits(
     """
     recipe, data_options = digits_recipe(preset), dict(data_options or {})
     check_start(out, **options)
-    scales = {"attention": ATTENTION_GUIDANCE, "attention_null": ATTENTION_GUIDANCE_NULL}
-    guided = guided_teacher(preset, teacher, **scales, classes=CLASSES)
+    guided = guided_teacher(preset, teacher, weaker, **GUIDANCE, classes=CLASSES)
     if guided:
         wanted = options.setdefault("prediction", guided.prediction)
         check(wanted == guided.prediction, f"the teacher predicts {guided.prediction}, and so must its student")

@@ -47,7 +47,8 @@ def train_faces(
     """
     recipe, images, name = faces_recipe(preset), data, "images in memory"
     check_start(out, **options)
-    guided = guided_teacher(preset, teacher, weaker, attention=ATTENTION_GUIDANCE, auto=AUTOGUIDANCE, classes=0)
+    scales = {"attention": 0.0 if weaker else ATTENTION_GUIDANCE, "auto": AUTOGUIDANCE}
+    guided = guided_teacher(preset, teacher, weaker, **scales, classes=0)
     if guided:
         wanted = options.setdefault("prediction", guided.prediction)
         check(wanted == guided.prediction, f"the teacher predicts {guided.prediction}, and so must its student")

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ..denoiser import Denoiser
 from ..errors import check
 
-GUIDANCE = ("attention_guidance", "attention_guidance_null", "autoguidance", "weaker_step")
+GUIDANCE = ("attention_guidance", "attention_guidance_null", "autoguidance", "autoguidance_null", "weaker_step")
 """What facts call the scales, and the step of weaker weights."""
 
 

@@ -74,12 +74,13 @@ def guided_teacher(
     attention: float,
     attention_null: float | None = None,
     auto: float = 1.0,
+    auto_null: float | None = None,
     classes: int,
 ) -> Denoiser | None:
-    """What the preset "guided" learns from, on the CPU: weights guided by perturbed attention, or by weaker weights.
+    """What the preset "guided" learns from, on the CPU: weights guided by perturbed attention, by weaker weights, or by both.
 
-    - teacher, weaker: names or files, as `load_denoiser` takes them. attention, auto: s of either guidance;
-      attention_null: of the former's ∅.
+    - teacher, weaker: names or files, as `load_denoiser` takes them. attention, auto: s of either guidance, the latter
+      for a weaker network that is given, the former not if it is 0; attention_null, auto_null: s of their ∅.
     - classes: how many labels the teacher has to know; 0: none.
 
     None for another preset, which learns from images alone. Raises `UserError` where that is given a teacher, where
@@ -96,6 +97,6 @@ def guided_teacher(
     denoiser = load_denoiser(teacher, device="cpu")  # the run moves it to its own device
     kinds = [f"{count} classes by label" if count else "without labels" for count in (denoiser.null or 0, classes)]
     check((denoiser.null or 0) == classes, f"the teacher '{teacher}' draws {kinds[0]}; give one that draws {kinds[1]}")
-    if weaker is None:
-        return PerturbedAttention(denoiser, attention, s_null=attention_null)
-    return AutoGuidance(denoiser, load_denoiser(weaker, device="cpu"), auto)
+    if attention:
+        denoiser = PerturbedAttention(denoiser, attention, s_null=attention_null)
+    return denoiser if weaker is None else AutoGuidance(denoiser, load_denoiser(weaker, device="cpu"), auto, s_null=auto_null)
