@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from ..training.config import TrainConfig
 from ..training.recipe import OURS, QUICK, Recipe, recipe_of
 
-GUIDANCE = {"attention": 0.1, "attention_null": 0.13, "auto": 0.6, "auto_null": 0.6}
+GUIDANCE = {"attention": 0.1, "attention_null": 0.12, "auto": 0.8, "auto_null": 0.5}
 """s of what a network of the preset "guided" learns from its teacher and the teacher's `WEAKER_STEPS`, and s for ∅:
 guidance by w leads away from ∅, so that what ∅ was guided by is taken back w times. Tried by sampling from the teacher
-(w = 2, 10 steps): attention alone takes variety, much more for ∅ than for labels brings grain."""
+(w = 2, 10 steps): attention alone takes variety, and more for ∅ than for labels pictures that are no digits."""
 WEAKER_STEPS = 6_000
 """of "small", after which its weights are the weaker ones of autoguidance."""
 REPORT_EPOCH = 678  # batches of 200 in an epoch of the report's 135,000 or so training images
@@ -33,7 +33,7 @@ DIGITS: Mapping[str, Recipe] = {
     ),
     # what ships: "small" as it draws guided by worse versions of itself, learned in one pass; network and schedule are
     # the teacher's
-    "guided": Recipe("UNet", NETWORK, 350, TrainConfig(steps=1_500, lr=5e-4, prediction="v", label_drop=0.25, **OURS)),
+    "guided": Recipe("UNet", NETWORK, 350, TrainConfig(steps=1_250, lr=5e-4, prediction="v", label_drop=0.25, **OURS)),
     # a minute on a part of the embedded sample, for notebook 02 and for looking around: small batches make many steps,
     # and v asks for the digit where ε would ask for a copy of the input
     "tiny": Recipe(

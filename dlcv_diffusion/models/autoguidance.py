@@ -16,7 +16,8 @@ class AutoGuidance(GuidedByWorse):
       images, such as an earlier checkpoint.
     - s: guidance scale, 0 or more. s_null: s where the condition is the label ∅; as s by default.
 
-    Raises `UserError` for another s, for s_null without labels, for a denoiser that is guided so already, and for a weaker one that does not fit.
+    Raises `UserError` for another s, for s_null without labels, for a denoiser that is guided so already, and for a
+    weaker one that does not fit.
 
     >>> denoise = AutoGuidance(load_denoiser("runs/faces/model.safetensors"), weaker, s=1.0)   # doctest: +SKIP
     """

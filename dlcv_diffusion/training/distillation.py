@@ -77,7 +77,7 @@ def guided_teacher(
     auto_null: float | None = None,
     classes: int,
 ) -> Denoiser | None:
-    """What the preset "guided" learns from, on the CPU: weights guided by perturbed attention, by weaker weights, or by both.
+    """What the preset "guided" learns from, on the CPU: weights guided by perturbed attention, by weaker ones, or both.
 
     - teacher, weaker: names or files, as `load_denoiser` takes them. attention, auto: s of either guidance, the latter
       for a weaker network that is given, the former not if it is 0; attention_null, auto_null: s of their ∅.
@@ -99,4 +99,6 @@ def guided_teacher(
     check((denoiser.null or 0) == classes, f"the teacher '{teacher}' draws {kinds[0]}; give one that draws {kinds[1]}")
     if attention:
         denoiser = PerturbedAttention(denoiser, attention, s_null=attention_null)
-    return denoiser if weaker is None else AutoGuidance(denoiser, load_denoiser(weaker, device="cpu"), auto, s_null=auto_null)
+    if weaker is not None:
+        denoiser = AutoGuidance(denoiser, load_denoiser(weaker, device="cpu"), auto, s_null=auto_null)
+    return denoiser

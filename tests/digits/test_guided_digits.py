@@ -1,4 +1,4 @@
-"""The preset "guided" of the digits: a copy of a network learns what perturbed attention makes of it."""
+"""The preset "guided" of the digits: a copy of a network learns what guidance by worse versions makes of it."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from small_runs import attentive, one_thread, with_random_weights  # noqa: F401
 from dlcv_diffusion import NoiseSchedule, UserError
 from dlcv_diffusion.denoiser import load_denoiser
 from dlcv_diffusion.digits.data import load_digits
-from dlcv_diffusion.digits.recipes import ATTENTION_GUIDANCE, ATTENTION_GUIDANCE_NULL, digits_recipe
+from dlcv_diffusion.digits.recipes import GUIDANCE, digits_recipe
 from dlcv_diffusion.digits.training import train_digits
 from dlcv_diffusion.models.perturbed import PerturbedAttention, attending_alone
 from dlcv_diffusion.models.registry import save_model
@@ -17,33 +17,43 @@ from dlcv_diffusion.models.unet import UNet
 from dlcv_diffusion.training.objective import noised_batch
 
 
-@pytest.fixture
-def teacher(tmp_path):
-    """A small network in which attention matters."""
+def write_small(path, seed):
+    """Weights of a small network in which attention matters."""
     config = {"in_channels": 3, "channels": (8, 16), "blocks": 1, "num_classes": 20, "timesteps": 350}
-    model = attentive(with_random_weights(UNet(attention=(True, True), **config), 0))
-    facts = {"name": "plain", "prediction": "v", "schedule": NoiseSchedule.linear(350).config, "shape": (3, 28, 28)}
-    save_model(model, tmp_path / "plain.safetensors", facts)
-    return tmp_path / "plain.safetensors"
+    model = attentive(with_random_weights(UNet(attention=(True, True), **config), seed))
+    facts = {"name": path.stem, "prediction": "v", "schedule": NoiseSchedule.linear(350).config, "shape": (3, 28, 28)}
+    save_model(model, path, facts)
+    return path
 
 
-def test_labels_and_no_label_are_guided_each_by_its_own_scale(teacher, tmp_path):
-    options = {"batch_size": 16, "steps": 1, "device": "cpu", "teacher": teacher}
+def by_label(labels, kind):
+    return torch.where(labels == 20, GUIDANCE[f"{kind}_null"], GUIDANCE[kind])[:, None, None, None]
+
+
+@pytest.mark.parametrize("with_weaker", [False, True])
+def test_labels_and_no_label_are_guided_each_by_its_own_scale(tmp_path, with_weaker):
+    teacher = write_small(tmp_path / "plain.safetensors", 0)
+    weaker = write_small(tmp_path / "early.safetensors", 1) if with_weaker else None
+    options = {"batch_size": 16, "steps": 1, "device": "cpu", "teacher": teacher, "weaker": weaker}
     (state,) = train_digits("guided", out=tmp_path / "run", **options)
     config = replace(digits_recipe("guided").train, batch_size=16, steps=1)
     plain = load_denoiser(teacher, device="cpu")
     x0, labels, t, eps = noised_batch(0, load_digits("sample"), plain.schedule, 20, config)
     assert 0 < (labels == 20).sum() < 16, "some labels are left out"
     x, worse = plain.schedule.add_noise(x0, eps, t), attending_alone(plain)
-    scale = torch.where(labels == 20, ATTENTION_GUIDANCE_NULL, ATTENTION_GUIDANCE)[:, None, None, None]
     with torch.no_grad():  # of v, since the student begins as its teacher
-        missing = scale * (plain.model(x, t, labels) - worse.model(x, t, labels))
+        missing = by_label(labels, "attention") * (plain.model(x, t, labels) - worse.model(x, t, labels))
+        if weaker:
+            early = load_denoiser(weaker, device="cpu").model(x, t, labels)
+            missing += by_label(labels, "auto") * (plain.model(x, t, labels) - early)
         guided = PerturbedAttention(plain, 0.3, s_null=0.9)
         unlabelled = PerturbedAttention(plain, 0.9)(x, t, torch.full_like(labels, 20))
         torch.testing.assert_close(guided(x, t), unlabelled)
     assert state.loss == pytest.approx(missing.square().mean().item(), rel=1e-3)
     facts = load_denoiser(tmp_path / "run" / "model.safetensors").facts
-    scales = {"attention_guidance": ATTENTION_GUIDANCE, "attention_guidance_null": ATTENTION_GUIDANCE_NULL}
+    scales = {"attention_guidance": GUIDANCE["attention"], "attention_guidance_null": GUIDANCE["attention_null"]}
+    if weaker:
+        scales |= {"autoguidance": GUIDANCE["auto"], "autoguidance_null": GUIDANCE["auto_null"]}
     assert facts | scales | {"teacher": "plain"} == facts
 
 
