@@ -28,6 +28,7 @@ DRAWS_EMOJI = (
 INPUT = """{"0": {"token_name": "<new1>", "prompt": ["a <new1>", "a <new1> next to a pizza"]}}"""
 CAPTIONS = "sentences that are to stay as they were, one a line; a thousand of the emoji world by default"
 Several = "; once for each concept"
+SCALE = "guidance scale, as Stable Diffusion counts it; 1 is none; 6 by default, and 3 for emoji, as measured"
 PICTURES = "three to six pictures, folder or zip; what 0.txt beside 0.png says of it, with {} for the word, is used"
 
 
@@ -159,7 +160,7 @@ def sample(
     config: Config = None,
     count: Annotated[int, Option(help="pictures a prompt; the course asks for 25", min=1, max=999)] = 25,
     steps: Annotated[int, Option(help="of DPM-Solver++", min=1, max=1000)] = 25,
-    scale: Annotated[float, Option(help="guidance scale, as Stable Diffusion counts it; 1 is none", min=0)] = 6.0,
+    scale: Annotated[float | None, Option(help=SCALE, min=0)] = None,
     seed: Annotated[int, Option(help="picture i of a prompt takes SEED + i", **SEED)] = 0,
     device: options.Device = None,
     fast: options.Fast = False,
@@ -172,5 +173,6 @@ def sample(
     asked = read_input(source)
     sd = load_text_to_image(model, device, config=config, fast=fast)
     load_concepts(sd, *embeddings)
+    scale = scale if scale is not None else 3.0 if model == "emoji" else 6.0
     how = {"count": count, "seed": seed, "scale": scale, "steps": steps, "progress": True}
     print(written(write_hw2_personalisation(sd, asked, out, **how), "picture"))

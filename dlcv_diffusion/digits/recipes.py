@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from ..training.config import TrainConfig
 from ..training.recipe import OURS, QUICK, Recipe, recipe_of
 
-GUIDANCE = {"attention": 0.1, "attention_null": 0.12, "auto": 0.8, "auto_null": 0.5}
+GUIDANCE = {"attention": 0.1, "attention_null": 0.12, "auto": 1.0, "auto_null": 0.6}
 """s of what a network of the preset "guided" learns from its teacher and the teacher's `WEAKER_STEPS`, and s for ∅:
 guidance by w leads away from ∅, so that what ∅ was guided by is taken back w times. Tried by sampling from the teacher
 (w = 2, 10 steps): attention alone takes variety, and more for ∅ than for labels pictures that are no digits."""
