@@ -35,7 +35,7 @@ EMOJI = "scenes of the emoji world that ships, made on the fly"
 def digits(
     preset: Annotated[
         Literal["report", "small", "guided", "tiny"],
-        Option(help="small; guided, learned from small, ships; tiny: three digits"),
+        Option(help="small ships; guided is learned from it; tiny: three digits"),
     ] = "small",
     teacher: Annotated[str | None, Option(help=TEACHER)] = None,
     weaker: Annotated[str | None, Option(help=WEAKER)] = None,

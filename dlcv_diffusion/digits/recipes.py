@@ -6,11 +6,9 @@ from ..training.config import TrainConfig
 from ..training.recipe import OURS, QUICK, Recipe, recipe_of
 
 GUIDANCE = {"attention": 0.1, "attention_null": 0.12, "auto": 1.0, "auto_null": 0.6}
-"""s of what a network of the preset "guided" learns from its teacher and the teacher's `WEAKER_STEPS`, and s for ∅:
-guidance by w leads away from ∅, so that what ∅ was guided by is taken back w times. Tried by sampling from the teacher
-(w = 2, 10 steps): attention alone takes variety, and more for ∅ than for labels pictures that are no digits."""
-WEAKER_STEPS = 6_000
-"""of "small", after which its weights are the weaker ones of autoguidance."""
+"""s of what a network of the preset "guided" learns: perturbed attention, and autoguidance by weaker weights (such as
+those of "small" after 6,000 steps), if they are given; and s for ∅. Guidance by w leads away from ∅, so that what ∅ was
+guided by is taken back w times. Chosen by what a so guided teacher draws."""
 REPORT_EPOCH = 678  # batches of 200 in an epoch of the report's 135,000 or so training images
 
 NETWORK = {"in_channels": 3, "channels": (64, 96), "blocks": (1, 2), "emb_channels": 128, "num_classes": 20}
@@ -23,16 +21,15 @@ DIGITS: Mapping[str, Recipe] = {
         350,
         TrainConfig(steps=50 * REPORT_EPOCH, batch_size=200, lr=1e-4, weight_decay=1e-5, warmup=0, ema_decay=0.999),
     ),
-    # the DDPM paper's U-Net in a size that one quick CPU core trains in four to five hours. Asked for v, it learns at
-    # high noise too, where the digit is decided and where an error of ε counts for little. "guided" goes on from there
+    # what ships: the DDPM paper's U-Net in a size that one quick CPU core trains in four to five hours. Asked for v, it
+    # learns at high noise too, where the digit is decided and where an error of ε counts for little
     "small": Recipe(
         "UNet",
         NETWORK,
         350,
         TrainConfig(steps=27_400, decay=0.6, prediction="v", **OURS),
     ),
-    # what ships: "small" as it draws guided by worse versions of itself, learned in one pass; network and schedule are
-    # the teacher's
+    # "small" as it draws guided by worse versions of itself, learned in one pass; network and schedule are the teacher's
     "guided": Recipe("UNet", NETWORK, 350, TrainConfig(steps=1_250, lr=5e-4, prediction="v", label_drop=0.25, **OURS)),
     # a minute on a part of the embedded sample, for notebook 02 and for looking around: small batches make many steps,
     # and v asks for the digit where ε would ask for a copy of the input

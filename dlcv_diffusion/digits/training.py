@@ -29,8 +29,8 @@ def train_digits(
 ) -> Iterator[TrainState]:
     """Train a preset's network on a source of digits; yields a `TrainState` every step, see `training.run`.
 
-    - preset: "report", "small", "guided" (what ships: "small" guided by worse versions of itself, learned by a copy of
-      it) or "tiny", see `digits.recipes`.
+    - preset: "report", "small", "guided" ("small" guided by worse versions of itself, learned by a copy of it) or
+      "tiny", see `digits.recipes`.
     - data: what `data.load_digits` takes: "sample", the course's hw2_data, an .npz, a folder.
     - data_options: further arguments of `data.load_digits`, such as {"svhn": True, "root": "datasets"}
       or {"labels": [10, 11, 17]}.
