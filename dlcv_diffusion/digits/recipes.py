@@ -29,7 +29,7 @@ DIGITS: Mapping[str, Recipe] = {
         350,
         TrainConfig(steps=27_400, decay=0.6, prediction="v", **OURS),
     ),
-    # "small" as it draws guided by worse versions of itself, learned in one pass, with its teacher's network and schedule
+    # "small" as it draws guided by worse versions of itself, learned in one pass; network and schedule are the same
     "guided": Recipe("UNet", NETWORK, 350, TrainConfig(steps=1_250, lr=5e-4, prediction="v", label_drop=0.25, **OURS)),
     # a minute on a part of the embedded sample, for notebook 02 and for looking around: small batches make many steps,
     # and v asks for the digit where ε would ask for a copy of the input
