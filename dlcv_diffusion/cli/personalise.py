@@ -1,5 +1,6 @@
 """`dlcv personalise …`"""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,6 +29,8 @@ DRAWS_EMOJI = (
 INPUT = """{"0": {"token_name": "<new1>", "prompt": ["a <new1>", "a <new1> next to a pizza"]}}"""
 CAPTIONS = "sentences that are to stay as they were, one a line; a thousand of the emoji world by default"
 Several = "; once for each concept"
+LEARNT = "what was learnt; WORD=FILE calls it otherwise, or chooses one word of several; repeatable"
+NAMED = re.compile(r"(<[^<>]+>)=(.+)")  # a word and its file
 SCALE = "guidance scale, as Stable Diffusion counts it; 1 is none; 6 by default, and 3 for emoji, as measured"
 PICTURES = "three to six pictures, folder or zip; what 0.txt beside 0.png says of it, with {} for the word, is used"
 
@@ -149,13 +152,14 @@ def merge(
     epilog=examples(
         "dlcv personalise sample input.json out --embeddings runs/dog --embeddings runs/painter",
         "dlcv personalise sample input.json out --embeddings runs/both.safetensors --model stable-diffusion-v1-4/",
+        'dlcv personalise sample input.json out --embeddings "<new1>=embeddings_from_the_web.pt" --model sd-v1-4.ckpt',
         f"input.json is the course's, or as much of it as {INPUT}",
     ),
 )
 def sample(
     source: Annotated[Path, Argument(metavar="INPUT_JSON", help="the course's, with its prompts")],
     out: Annotated[Path, Argument(metavar="OUT_DIR", help="gets 0/0/source0_prompt0_0.png …")],
-    embeddings: Annotated[list[str], Option(metavar="RUN|FILE", help="what was learnt; repeatable")],
+    embeddings: Annotated[list[str], Option(metavar="[WORD=]RUN|FILE", help=LEARNT)],
     model: Model = "emoji",
     config: Config = None,
     count: Annotated[int, Option(help="pictures a prompt; the course asks for 25", min=1, max=999)] = 25,
@@ -172,7 +176,10 @@ def sample(
 
     asked = read_input(source)
     sd = load_text_to_image(model, device, config=config, fast=fast)
-    load_concepts(sd, *embeddings)
+    named = [found.groups() for found in map(NAMED.fullmatch, embeddings) if found]
+    load_concepts(sd, *(each for each in embeddings if not NAMED.fullmatch(each)))
+    for word, file in named:
+        load_concepts(sd, file, token=word)
     scale = scale if scale is not None else 3.0 if model == "emoji" else 6.0
     how = {"count": count, "seed": seed, "scale": scale, "steps": steps, "progress": True}
     print(written(write_hw2_personalisation(sd, asked, out, **how), "picture"))

@@ -29,6 +29,7 @@ VECTORS, DELTAS = "vectors/", "delta/"
 NAMES = ("model.safetensors", "learned_embeds.safetensors", "learned_embeds.bin")
 """What a folder's concept may be called: ours, and diffusers'."""
 
+BY_NAME = "token=… (--embeddings '<word>=FILE')"
 GIVE = "give a .safetensors, .bin or .pt file of textual inversion, or one that `dlcv personalise` wrote"
 Token = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
@@ -114,7 +115,10 @@ def read_concept_file(path: str | Path, token: str | None = None) -> Learnt:
     terms = _terms(path, found)
     if token is None or len(terms) > 1:
         said = f"'{path}' holds several terms: {', '.join(map(str, terms))}"
-        check(len(terms) == 1 or token in terms, f"{said:.300}; choose one of them by token=…")
+        check(
+            len(terms) == 1 or token in terms,
+            f"{said:.300}; choose one of them by {BY_NAME}",
+        )
     rows = terms[token] if token in terms else next(iter(terms.values()))
     sound = isinstance(rows, Tensor) and rows.is_floating_point() and rows.ndim in (1, 2) and rows.numel()
     name = token or str(next(iter(terms)))
@@ -182,7 +186,7 @@ def load_concepts(model: Any, *paths: str | Path, token: str | None = None) -> l
     check(token is None or len(paths) == 1, "token= names what one file holds; load several one after another")
     sd = as_text_to_image(model)
     learnt = {path: read_concept_file(path, token) for path in paths}
-    check_apart(learnt.values(), "load one of them by another name, token=…")
+    check_apart(learnt.values(), f"load one of them by another name, {BY_NAME}")
     custom = [path for path, found in learnt.items() if found.deltas]
     said = f"'{''.join(map(str, custom[:1]))}' and '{''.join(map(str, custom[1:2]))}' both change keys and values"
     check(len(custom) < 2, f"{said}; join them by `dlcv personalise merge`")

@@ -11,6 +11,7 @@ from small_pipelines import write_sd1
 
 from dlcv_diffusion import UserError
 from dlcv_diffusion.models.text_to_image import load_text_to_image
+from dlcv_diffusion.personalisation import read_concept_file
 from dlcv_diffusion.personalisation.concepts import write_embedding
 from dlcv_diffusion.personalisation.course import picture_name, read_input
 from dlcv_diffusion.personalisation.grading import grade_personalisation
@@ -112,6 +113,18 @@ def test_the_scores_are_the_formula(tmp_path, input_json):
     assert first.best == tuple(best.tolist())
     assert (first.image, first.text) == pytest.approx((image[best].mean().item(), words[best].mean().item()), abs=1e-3)
     assert not first.passed and grade.prompts[1].passed and not grade.passed
+
+
+def test_a_file_that_calls_its_word_otherwise(sample, tmp_path):
+    _, _, wrong = sample(more="--count 2")
+    pictures = {path.name: path.read_bytes() for path in (tmp_path / "out").rglob("*.png")}
+    found = read_concept_file(tmp_path / "new1.safetensors").vectors["<new1>"]
+    torch.save({"string_to_param": {"*": found}, "name": "mine"}, tmp_path / "mine.pt")  # as AUTOMATIC1111 writes it
+    (tmp_path / "new1.safetensors").unlink()
+    code, _, wrong = sample(learnt=("new2",), more="--embeddings <new1>=mine.pt --count 2")
+    assert code == 0, wrong
+    assert len(pictures) == 6
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").rglob("*.png")} == pictures
 
 
 def test_a_token_that_was_not_loaded(sample):
