@@ -2,9 +2,11 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
+from inspect import signature
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from typer import Option
@@ -63,6 +65,42 @@ Precision = Annotated[
 Compile = Annotated[bool, Option(help="torch.compile: a minute to begin, quicker from then on; with --resume too")]
 CheckpointEvery = Annotated[int, Option(help="steps between two checkpoints", **STEPS)]
 PreviewEvery = Annotated[int, Option(help="steps between two sample grids", **STEPS)]
+
+
+def _run(
+    resume: Resume = False,
+    steps: Steps = None,
+    batch_size: TrainBatchSize = None,
+    lr: LearningRate = None,
+    seed: TrainSeed = 0,
+    precision: Precision = None,
+    compile: Compile = False,
+    device: Device = None,
+    checkpoint_every: CheckpointEvery = 500,
+    preview_every: PreviewEvery = 1000,
+) -> None:
+    """The options of every run, for `with_run`."""
+
+
+def with_run(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a verb the options of every run, after its own; it gets those that were given as the dictionary `run`.
+
+    >>> @app.command()   # doctest: +SKIP
+    ... @with_run
+    ... def clip(preset: str = "small", *, run: dict[str, Any]) -> None: ...
+    """
+    shared, own = signature(_run), signature(command)
+
+    @wraps(command)
+    def verb(**options: Any) -> None:
+        run = given(**{name: options.pop(name) for name in shared.parameters})
+        command(**options, run=run)
+
+    kept = [each for each in own.parameters.values() if each.name != "run"]
+    parameters = [*kept, *shared.parameters.values()]
+    verb.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    verb.__annotations__ = {each.name: each.annotation for each in parameters}
+    return verb
 
 
 def speaks() -> bool:

@@ -1,12 +1,12 @@
 """`dlcv train …`"""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from typer import Option
 
 from . import options
-from .options import examples, given, group
+from .options import examples, given, group, with_run
 from .progress import show_training
 
 app = group(
@@ -32,6 +32,7 @@ EMOJI = "scenes of the emoji world that ships, made on the fly"
         "torchrun --nproc-per-node 2 -m dlcv_diffusion train digits --device cpu",
     ),
 )
+@with_run
 def digits(
     preset: Annotated[
         Literal["report", "small", "guided", "tiny"],
@@ -44,26 +45,18 @@ def digits(
     svhn: Annotated[bool, Option("--svhn", help="the real SVHN instead of street digits")] = False,
     root: Annotated[str | None, Option(help="folder of torchvision's downloads, for --svhn")] = None,
     photos: Annotated[str | None, Option(help="photographs (folder or zip) for MNIST-M's backgrounds")] = None,
-    resume: options.Resume = False,
-    steps: options.Steps = None,
-    batch_size: options.TrainBatchSize = None,
-    lr: options.LearningRate = None,
-    seed: options.TrainSeed = 0,
-    precision: options.Precision = None,
-    compile: options.Compile = False,
-    device: options.Device = None,
-    checkpoint_every: options.CheckpointEvery = 500,
-    preview_every: options.PreviewEvery = 1000,
+    *,
+    run: dict[str, Any],
 ) -> None:
     """Train a digit model: DDPM with classes and label drop."""
     from ..digits.training import train_digits
 
-    run = {"resume": resume, "device": device, "checkpoint_every": checkpoint_every, "preview_every": preview_every}
-    run |= given(steps=steps, batch_size=batch_size, lr=lr, seed=seed, precision=precision, compile=compile)
     run |= given(teacher=teacher, weaker=weaker)
     extra = {name: value for name, value in {"svhn": svhn, "root": root, "photos": photos}.items() if value}
     named = SAMPLE if data == "sample" else f"'{data}', of which some are held out"
-    show_training(lambda: train_digits(preset, data, out, data_options=extra, **run), out, data=named, resume=resume)
+    show_training(
+        lambda: train_digits(preset, data, out, data_options=extra, **run), out, data=named, resume=run["resume"]
+    )
 
 
 @app.command(
@@ -76,6 +69,7 @@ def digits(
         "dlcv train faces --data faces64.zip --preset tiny --out runs/tiny_faces --resume",
     ),
 )
+@with_run
 def faces(
     data: Annotated[Path, Option(help="folder or zip of pictures; every tenth is held out")],
     preset: Annotated[
@@ -88,26 +82,19 @@ def faces(
     channels: Annotated[int, Option(help="1 (grey) or 3 (RGB)", min=1, max=3)] = 1,
     out: options.RunFolder = Path("runs/faces"),
     prediction: Annotated[Literal["eps", "v", "x0"] | None, Option(help="what the network gives; v by default")] = None,
-    resume: options.Resume = False,
-    steps: options.Steps = None,
-    batch_size: options.TrainBatchSize = None,
-    lr: options.LearningRate = None,
-    seed: options.TrainSeed = 0,
-    precision: options.Precision = None,
-    compile: options.Compile = False,
-    device: options.Device = None,
-    checkpoint_every: options.CheckpointEvery = 500,
-    preview_every: options.PreviewEvery = 1000,
+    *,
+    run: dict[str, Any],
 ) -> None:
     """Train a face model: DDPM on a folder or zip of pictures."""
     from ..faces.training import train_faces
 
-    run = {"resume": resume, "device": device, "checkpoint_every": checkpoint_every, "preview_every": preview_every}
-    run |= given(steps=steps, batch_size=batch_size, lr=lr, seed=seed, precision=precision, compile=compile)
     run |= given(prediction=prediction, teacher=teacher, weaker=weaker)
     named = f"the pictures in '{data}', of which every tenth is held out"
     show_training(
-        lambda: train_faces(data, preset, out, size=size, channels=channels, **run), out, data=named, resume=resume
+        lambda: train_faces(data, preset, out, size=size, channels=channels, **run),
+        out,
+        data=named,
+        resume=run["resume"],
     )
 
 
@@ -119,28 +106,19 @@ def faces(
         "dlcv train clip --leave-out openmoji --out runs/clip_without_openmoji",
     ),
 )
+@with_run
 def clip(
     preset: Annotated[Literal["small", "tiny"], Option(help="small ships, tiny is a quick trial")] = "small",
     leave_out: Annotated[str | None, Option(help="an artist not to train on: noto, twemoji, openmoji, …")] = None,
     out: options.RunFolder = Path("runs/clip"),
-    resume: options.Resume = False,
-    steps: options.Steps = None,
-    batch_size: options.TrainBatchSize = None,
-    lr: options.LearningRate = None,
-    seed: options.TrainSeed = 0,
-    precision: options.Precision = None,
-    compile: options.Compile = False,
-    device: options.Device = None,
-    checkpoint_every: options.CheckpointEvery = 500,
-    preview_every: options.PreviewEvery = 1000,
+    *,
+    run: dict[str, Any],
 ) -> None:
     """Train a small CLIP on the emoji world, by contrast."""
     from ..emoji.clip_training import train_clip
 
-    run = {"resume": resume, "device": device, "checkpoint_every": checkpoint_every, "preview_every": preview_every}
-    run |= given(steps=steps, batch_size=batch_size, lr=lr, seed=seed, precision=precision, compile=compile)
     named = f"{EMOJI}, without {leave_out}" if leave_out else EMOJI
-    show_training(lambda: train_clip(preset, out, leave_out=leave_out, **run), out, data=named, resume=resume)
+    show_training(lambda: train_clip(preset, out, leave_out=leave_out, **run), out, data=named, resume=run["resume"])
 
 
 @app.command(
@@ -150,26 +128,17 @@ def clip(
         "dlcv train autoencoder --preset tiny --out runs/tiny_autoencoder",
     ),
 )
+@with_run
 def autoencoder(
     preset: Annotated[Literal["small", "tiny"], Option(help="small ships, tiny is a quick trial")] = "small",
     out: options.RunFolder = Path("runs/autoencoder"),
-    resume: options.Resume = False,
-    steps: options.Steps = None,
-    batch_size: options.TrainBatchSize = None,
-    lr: options.LearningRate = None,
-    seed: options.TrainSeed = 0,
-    precision: options.Precision = None,
-    compile: options.Compile = False,
-    device: options.Device = None,
-    checkpoint_every: options.CheckpointEvery = 500,
-    preview_every: options.PreviewEvery = 1000,
+    *,
+    run: dict[str, Any],
 ) -> None:
     """Train the text-to-image model's autoencoder."""
     from ..emoji.autoencoder_training import train_autoencoder
 
-    run = {"resume": resume, "device": device, "checkpoint_every": checkpoint_every, "preview_every": preview_every}
-    run |= given(steps=steps, batch_size=batch_size, lr=lr, seed=seed, precision=precision, compile=compile)
-    show_training(lambda: train_autoencoder(preset, out, **run), out, "model", data=EMOJI, resume=resume)
+    show_training(lambda: train_autoencoder(preset, out, **run), out, "model", data=EMOJI, resume=run["resume"])
 
 
 @app.command(
@@ -180,27 +149,20 @@ def autoencoder(
         "dlcv train text-to-image --init runs/text_to_image/model --out runs/further",
     ),
 )
+@with_run
 def text_to_image(
     preset: Annotated[Literal["small", "tiny"], Option(help="small ships, tiny is a quick trial")] = "small",
     autoencoder: Annotated[str, Option(help="folder of an autoencoder or a pipeline; what ships by default")] = "emoji",
     clip: Annotated[str, Option(help="model.safetensors of a CLIP of ours; what ships by default")] = "emoji",
     init: Annotated[str | None, Option(help="folder of a pipeline whose U-Net is gone on with, optimiser new")] = None,
     out: options.RunFolder = Path("runs/text_to_image"),
-    resume: options.Resume = False,
-    steps: options.Steps = None,
-    batch_size: options.TrainBatchSize = None,
-    lr: options.LearningRate = None,
-    seed: options.TrainSeed = 0,
-    precision: options.Precision = None,
-    compile: options.Compile = False,
-    device: options.Device = None,
-    checkpoint_every: options.CheckpointEvery = 500,
-    preview_every: options.PreviewEvery = 1000,
+    *,
+    run: dict[str, Any],
 ) -> None:
     """Train a small Stable Diffusion on the emoji world."""
     from ..emoji.text_to_image_training import train_text_to_image
 
-    run = {"resume": resume, "device": device, "checkpoint_every": checkpoint_every, "preview_every": preview_every}
-    run |= given(steps=steps, batch_size=batch_size, lr=lr, seed=seed, precision=precision, compile=compile)
     parts = {"autoencoder": autoencoder, "clip": clip, "init": init}
-    show_training(lambda: train_text_to_image(preset, out, **parts, **run), out, "model", data=EMOJI, resume=resume)
+    show_training(
+        lambda: train_text_to_image(preset, out, **parts, **run), out, "model", data=EMOJI, resume=run["resume"]
+    )
