@@ -23,14 +23,17 @@ def _number(value: Any) -> str:
 
 
 def _series(values: Any) -> str:
-    """Numbers or names as one says them: "3", "0 and 10", "0 to 9", "0, 2 and 5"."""
+    """Numbers or names as one says them: "3", "0 and 10", "0 to 9", "0, 2 and 5", "0, 5, …, 95"."""
     if not isinstance(values, list):
         return _number(values)
     words = [_series(value) for value in values]
     if len(words) > 2 and all(word.isdecimal() for word in words):
         numbers = [int(word) for word in words]
-        if numbers == list(range(numbers[0], numbers[0] + len(numbers))):
+        step = numbers[1] - numbers[0]
+        if step == 1 and numbers == [*range(numbers[0], numbers[-1] + 1)]:
             return f"{words[0]} to {words[-1]}"
+        if len(words) > 5 and step > 1 and numbers == [*range(numbers[0], numbers[-1] + 1, step)]:
+            return f"{words[0]}, {words[1]}, …, {words[-1]}"
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 

@@ -277,6 +277,8 @@ def test_any_matplotlib_figure_can_be_saved_with_its_facts(tmp_path):
 def test_facts_read_as_words():
     found = describe({"seeds": [3, 5], "t": [349, 348, 347], "w": 2.5, "ema": True}).replace("\u00a0", " ")
     assert found == "Seeds 3 and 5, t = 349, 348 and 347, guidance weight w = 2.5, ema = True"
+    assert describe({"seeds": range(200, 300, 5)}) == "Seeds 200, 205, …, 295"
+    assert describe({"seeds": [0, 2, 4]}) == "Seeds 0, 2 and 4"
     assert describe({"eta": 0.0}) == "η\u00a0=\u00a00"
     assert describe({"t": 349, "w": 1}).startswith("t\u00a0=\u00a0349, "), "T is something else"
     assert describe({"fast": False, "signal leak": True}) == "In float32, noise with the mean colours of the data"
