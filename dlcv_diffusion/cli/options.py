@@ -83,7 +83,7 @@ def _run(
 
 
 def with_run(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a verb the options of every run, after its own; it gets those that were given as the dictionary `run`.
+    """Give a verb the options of every run, after its own; it gets all that are not None as the dictionary `run`.
 
     >>> @app.command()   # doctest: +SKIP
     ... @with_run
@@ -98,6 +98,7 @@ def with_run(command: Callable[..., None]) -> Callable[..., None]:
 
     kept = [each for each in own.parameters.values() if each.name != "run"]
     parameters = [*kept, *shared.parameters.values()]
+    # typer reads names and defaults from the one, and types from the other
     verb.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
     verb.__annotations__ = {each.name: each.annotation for each in parameters}
     return verb

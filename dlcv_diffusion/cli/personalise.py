@@ -1,6 +1,5 @@
 """`dlcv personalise …`"""
 
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,9 +28,8 @@ DRAWS_EMOJI = (
 INPUT = """{"0": {"token_name": "<new1>", "prompt": ["a <new1>", "a <new1> next to a pizza"]}}"""
 CAPTIONS = "sentences that are to stay as they were, one a line; a thousand of the emoji world by default"
 Several = "; once for each concept"
-LEARNT = "what was learnt; WORD=FILE calls it otherwise, or chooses one word of several; repeatable"
-NAMED = re.compile(r"(<[^<>]+>)=(.+)")  # a word and its file
-SCALE = "guidance scale, as Stable Diffusion counts it; 1 is none; 6 by default, and 3 for emoji, as measured"
+LEARNT = "what was learnt; <word>=FILE gives its one word another name, or chooses one of several; repeatable"
+SCALE = "guidance scale, as Stable Diffusion counts it; 1 is none; 6 by default, and 3 for emoji"
 PICTURES = "three to six pictures, folder or zip; what 0.txt beside 0.png says of it, with {} for the word, is used"
 
 
@@ -159,7 +157,7 @@ def merge(
 def sample(
     source: Annotated[Path, Argument(metavar="INPUT_JSON", help="the course's, with its prompts")],
     out: Annotated[Path, Argument(metavar="OUT_DIR", help="gets 0/0/source0_prompt0_0.png …")],
-    embeddings: Annotated[list[str], Option(metavar="[WORD=]RUN|FILE", help=LEARNT)],
+    embeddings: Annotated[list[str], Option(metavar="[<WORD>=]RUN|FILE", help=LEARNT)],
     model: Model = "emoji",
     config: Config = None,
     count: Annotated[int, Option(help="pictures a prompt; the course asks for 25", min=1, max=999)] = 25,
@@ -176,10 +174,8 @@ def sample(
 
     asked = read_input(source)
     sd = load_text_to_image(model, device, config=config, fast=fast)
-    named = [found.groups() for found in map(NAMED.fullmatch, embeddings) if found]
-    load_concepts(sd, *(each for each in embeddings if not NAMED.fullmatch(each)))
-    for word, file in named:
-        load_concepts(sd, file, token=word)
-    scale = scale if scale is not None else 3.0 if model == "emoji" else 6.0
+    load_concepts(sd, *embeddings)
+    if scale is None:
+        scale = 3.0 if model == "emoji" else 6.0
     how = {"count": count, "seed": seed, "scale": scale, "steps": steps, "progress": True}
     print(written(write_hw2_personalisation(sd, asked, out, **how), "picture"))

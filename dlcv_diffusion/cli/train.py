@@ -17,7 +17,7 @@ app = group(
 
 SAMPLE = "the sample of 4,000 digits that ships, of which 800 are held out; --data names more"
 TEACHER = "the weights that the preset guided learns from"
-WEAKER = "weights after less training, which guide the teacher"
+WEAKER = "weights after less training, which guide the teacher of the preset guided"
 EMOJI = "scenes of the emoji world that ships, made on the fly"
 
 
@@ -27,7 +27,8 @@ EMOJI = "scenes of the emoji world that ships, made on the fly"
         "dlcv train digits --preset tiny --out runs/tiny",
         "dlcv train digits --data hw2_data --precision bf16 --resume",
         "dlcv train digits --data hw2_data --steps 6000 --out runs/early           (a weaker network, to guide by)",
-        "dlcv train digits --data hw2_data --preset guided --teacher small.safetensors --weaker early.safetensors",
+        "dlcv train digits --data hw2_data --preset guided --teacher runs/digits/model.safetensors "
+        "--weaker runs/early/model.safetensors --out runs/guided",
         "accelerate launch --num_processes 4 -m dlcv_diffusion train digits --preset report --data hw2_data",
         "torchrun --nproc-per-node 2 -m dlcv_diffusion train digits --device cpu",
     ),
@@ -64,7 +65,9 @@ def digits(
     epilog=examples(
         "dlcv train faces --data faces64.zip",
         "dlcv train faces --data faces64.zip --steps 4800 --out runs/early            (a weaker network, to guide by)",
-        "dlcv train faces --data faces64.zip --preset guided --teacher plain.safetensors --weaker early.safetensors",
+        "dlcv train faces --data faces64.zip --preset guided --teacher runs/faces/model.safetensors --out runs/guided",
+        "dlcv train faces --data faces64.zip --preset guided --teacher runs/guided/model.safetensors "
+        "--weaker runs/early/model.safetensors --out runs/third",
         "dlcv train faces --data celeba --size 128 --channels 3 --precision bf16",
         "dlcv train faces --data faces64.zip --preset tiny --out runs/tiny_faces --resume",
     ),

@@ -10,7 +10,7 @@ from ..training.distillation import guided_teacher
 from ..training.loop import TrainState, check_start
 from ..training.recipe import write_sheet
 from .data import load_digits, second_half
-from .recipes import GUIDANCE, digits_recipe
+from .recipes import ATTENTION_GUIDANCE, AUTOGUIDANCE, BESIDE_AUTOGUIDANCE, digits_recipe
 from .sampling import SamplingConfig, sample_digits
 from .signal_leak import SignalLeak
 
@@ -39,15 +39,16 @@ def train_digits(
     - options: those of `training.run`, such as resume=True or device="cpu", and fields of `TrainConfig` to set
       otherwise than the preset, such as steps=200.
 
-    Raises `UserError` for an unknown preset, a teacher that is missing or does not know the 20 classes, data that
-    cannot be read, or as `training.run` does.
+    Raises `UserError` for an unknown preset, a teacher that is missing or does not know the 20 classes, weaker weights
+    that do not fit it, data that cannot be read, or as `training.run` does.
 
     >>> for state in train_digits("tiny", out="runs/tiny"):   # doctest: +SKIP
     ...     print(state.step, state.loss)
     """
     recipe, data_options = digits_recipe(preset), dict(data_options or {})
     check_start(out, **options)
-    guided = guided_teacher(preset, teacher, weaker, **GUIDANCE, classes=CLASSES)
+    attention = ATTENTION_GUIDANCE if weaker is None else BESIDE_AUTOGUIDANCE
+    guided = guided_teacher(preset, teacher, weaker, attention=attention, auto=AUTOGUIDANCE, classes=CLASSES)
     if guided:
         wanted = options.setdefault("prediction", guided.prediction)
         check(wanted == guided.prediction, f"the teacher predicts {guided.prediction}, and so must its student")

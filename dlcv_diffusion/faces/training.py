@@ -47,8 +47,8 @@ def train_faces(
     """
     recipe, images, name = faces_recipe(preset), data, "images in memory"
     check_start(out, **options)
-    scales = {"attention": 0.0 if weaker else ATTENTION_GUIDANCE, "auto": AUTOGUIDANCE}
-    guided = guided_teacher(preset, teacher, weaker, **scales, classes=0)
+    attention = (ATTENTION_GUIDANCE, None) if weaker is None else None  # a teacher of the third stage has learned it
+    guided = guided_teacher(preset, teacher, weaker, attention=attention, auto=(AUTOGUIDANCE, None), classes=0)
     if guided:
         wanted = options.setdefault("prediction", guided.prediction)
         check(wanted == guided.prediction, f"the teacher predicts {guided.prediction}, and so must its student")

@@ -1,6 +1,7 @@
 """Facts as a reader of the report reads them: "DDIM, 50 steps, η = 0, seeds 0 to 3"."""
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import PurePath
 from typing import Any
 
@@ -30,9 +31,10 @@ def _series(values: Any) -> str:
     if len(words) > 2 and all(word.isdecimal() for word in words):
         numbers = [int(word) for word in words]
         step = numbers[1] - numbers[0]
-        if step == 1 and numbers == [*range(numbers[0], numbers[-1] + 1)]:
+        even = all(after - before == step for before, after in pairwise(numbers))
+        if even and step == 1:
             return f"{words[0]} to {words[-1]}"
-        if len(words) > 5 and step > 1 and numbers == [*range(numbers[0], numbers[-1] + 1, step)]:
+        if even and step and len(words) > 5:
             return f"{words[0]}, {words[1]}, …, {words[-1]}"
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 

@@ -16,14 +16,15 @@ class AutoGuidance(GuidedByWorse):
       images, such as an earlier checkpoint.
     - s: guidance scale, 0 or more. s_null: s where the condition is the label ∅; as s by default.
 
-    Raises `UserError` for another s, for s_null without labels, for a denoiser that is guided so already, and for a
-    weaker one that does not fit.
+    Raises `UserError` for another s, for another s_null without labels, for a denoiser that is guided so already, and
+    for a weaker one that does not fit.
 
     >>> denoise = AutoGuidance(load_denoiser("runs/faces/model.safetensors"), weaker, s=1.0)   # doctest: +SKIP
     """
 
     def __init__(self, denoiser: Denoiser, weaker: Denoiser, s: float = 1.0, *, s_null: float | None = None):
         check(type(weaker) is Denoiser, "the weaker denoiser is a plain one, such as load_denoiser gives")
-        facts = {"autoguidance": float(s), "weaker_step": weaker.facts.get("step")}
+        steps = weaker.facts.get("step", weaker.facts.get("train", {}).get("steps"))  # of a run that ended, all of them
+        facts = {"autoguidance": float(s), "weaker_step": steps}
         facts |= {} if s_null is None else {"autoguidance_null": float(s_null)}
         super().__init__(denoiser, weaker, s, facts, s_null)

@@ -6,6 +6,7 @@ Custom Diffusion, ours        one .safetensors: vectors, and what is added to ke
 """
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +30,7 @@ VECTORS, DELTAS = "vectors/", "delta/"
 NAMES = ("model.safetensors", "learned_embeds.safetensors", "learned_embeds.bin")
 """What a folder's concept may be called: ours, and diffusers'."""
 
-BY_NAME = "token=… (--embeddings '<word>=FILE')"
+NAMED = re.compile(r"(?:(<[^<>\s]+>)=)?(.*)", re.DOTALL)  # a word, or none, and its file
 GIVE = "give a .safetensors, .bin or .pt file of textual inversion, or one that `dlcv personalise` wrote"
 Token = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
@@ -106,7 +107,8 @@ def read_concept_file(path: str | Path, token: str | None = None) -> Learnt:
     if path.suffix == ".safetensors":
         found, header = _safetensors(path)
         if "custom_diffusion" in header:
-            check(token is None, f"'{path}' is of Custom Diffusion, whose tokens keep their names; leave out token=")
+            kept = f"'{path}' is of Custom Diffusion, whose tokens keep their names; leave out the other name"
+            check(token is None, kept)
             return _custom(path, found, validated(CustomHeader, header["custom_diffusion"], f"'{path}'"))
         other = f"'{path}' is a checkpoint or another file of dlcv_diffusion; give the run's model.safetensors"
         check(not header or "concept" in header, other)
@@ -115,10 +117,7 @@ def read_concept_file(path: str | Path, token: str | None = None) -> Learnt:
     terms = _terms(path, found)
     if token is None or len(terms) > 1:
         said = f"'{path}' holds several terms: {', '.join(map(str, terms))}"
-        check(
-            len(terms) == 1 or token in terms,
-            f"{said:.300}; choose one of them by {BY_NAME}",
-        )
+        check(len(terms) == 1 or token in terms, f"{said:.300}; choose one of them, as in '{next(iter(terms))}={path}'")
     rows = terms[token] if token in terms else next(iter(terms.values()))
     sound = isinstance(rows, Tensor) and rows.is_floating_point() and rows.ndim in (1, 2) and rows.numel()
     name = token or str(next(iter(terms)))
@@ -168,25 +167,24 @@ def _custom(path: Path, found: Mapping[str, Tensor], header: CustomHeader) -> Le
     return Learnt({token: rows.float() for token, rows in vectors.items()}, deltas, header.base, header.facts)
 
 
-def load_concepts(model: Any, *paths: str | Path, token: str | None = None) -> list[str]:
+def load_concepts(model: Any, *paths: str | Path) -> list[str]:
     """Teach a model the concepts of these files; returns their tokens, which prompts may use from now on.
 
     The pipeline changes: rows are added to its lookup table, and of Custom Diffusion also W ← W0 + ΔW in its keys and
     values. What one file after another adds to the same weights is not what was learnt, so a second file of Custom
     Diffusion is refused: `merge` makes one of two.
 
-    - token: for one file, as of `read_concept_file`.
+    - paths: files, or folders of runs; "<word>=FILE" is a file whose one word is called so, or one word of its several.
 
     Raises `UserError`, and changes nothing, for a file that cannot be read or does not fit the model, and for a token
     that the model knows already.
 
-    >>> load_concepts(pipeline, "runs/dog", "style.bin")   # doctest: +SKIP
+    >>> load_concepts(pipeline, "runs/dog", "<new2>=style.bin")   # doctest: +SKIP
     ['<new1>', '<new2>']
     """
-    check(token is None or len(paths) == 1, "token= names what one file holds; load several one after another")
     sd = as_text_to_image(model)
-    learnt = {path: read_concept_file(path, token) for path in paths}
-    check_apart(learnt.values(), f"load one of them by another name, {BY_NAME}")
+    learnt = {path: _named(path) for path in map(str, paths)}
+    check_apart(learnt.values(), "load one of them by another name, as in '<other>=FILE'")
     custom = [path for path, found in learnt.items() if found.deltas]
     said = f"'{''.join(map(str, custom[:1]))}' and '{''.join(map(str, custom[1:2]))}' both change keys and values"
     check(len(custom) < 2, f"{said}; join them by `dlcv personalise merge`")
@@ -201,6 +199,11 @@ def load_concepts(model: Any, *paths: str | Path, token: str | None = None) -> l
             add_token(sd, name, rows)
         _add(sd.unet, found.deltas)
     return [name for found in learnt.values() for name in found.vectors]
+
+
+def _named(path: str) -> Learnt:
+    token, file = NAMED.fullmatch(path).groups()  # type: ignore[union-attr]  # it matches all
+    return read_concept_file(file, token)
 
 
 def check_apart(learnt: Iterable[Learnt], advice: str) -> None:

@@ -18,6 +18,9 @@ from ..models.registry import short_hash
 from ..samplers import evaluating, modules_of
 from .objective import DiffusionObjective
 
+Scales = tuple[float, float | None]
+"""s, and s for ∅: None, the same."""
+
 
 @dataclass(frozen=True)
 class Distillation(DiffusionObjective):
@@ -71,25 +74,25 @@ def guided_teacher(
     teacher: str | Path | None,
     weaker: str | Path | None = None,
     *,
-    attention: float,
-    attention_null: float | None = None,
-    auto: float = 1.0,
-    auto_null: float | None = None,
+    attention: Scales | None,
+    auto: Scales,
     classes: int,
 ) -> Denoiser | None:
     """What the preset "guided" learns from, on the CPU: weights guided by perturbed attention, by weaker ones, or both.
 
-    - teacher, weaker: names or files, as `load_denoiser` takes them. attention, auto: s of either guidance, the latter
-      for a weaker network that is given, the former not if it is 0; attention_null, auto_null: s of their ∅.
+    - teacher, weaker: names or files, as `load_denoiser` takes them.
+    - attention: s of perturbed-attention guidance and s for ∅ (None: the same), or None for no such guidance.
+    - auto: those of autoguidance, where a weaker network is given.
     - classes: how many labels the teacher has to know; 0: none.
 
     None for another preset, which learns from images alone. Raises `UserError` where that is given a teacher, where
-    "guided" is not, and for weights that do not fit.
+    "guided" is not, for weights that do not fit, weaker ones that are the teacher's own, and a teacher that has learned
+    the guidance already.
 
-    >>> guided_teacher("guided", "faces", attention=0.4, classes=0)   # doctest: +SKIP
+    >>> guided_teacher("guided", "a.safetensors", attention=(0.4, None), auto=(0.4, None), classes=0) # doctest: +SKIP
     """
     if preset != "guided":
-        alone = f"the preset '{preset}' learns from the pictures alone; leave out the teacher (--teacher)"
+        alone = f"the preset '{preset}' learns from the pictures alone; leave out --teacher and --weaker"
         check(teacher is None and weaker is None, alone)
         return None
     needed = "the preset 'guided' needs a teacher (--teacher): the model.safetensors of a run of 'small'"
@@ -97,8 +100,16 @@ def guided_teacher(
     denoiser = load_denoiser(teacher, device="cpu")  # the run moves it to its own device
     kinds = [f"{count} classes by label" if count else "without labels" for count in (denoiser.null or 0, classes)]
     check((denoiser.null or 0) == classes, f"the teacher '{teacher}' draws {kinds[0]}; give one that draws {kinds[1]}")
+    asked = {"attention_guidance"} if attention else set()
+    asked |= {"autoguidance"} if weaker is not None else set()
+    again = f"the teacher '{teacher}' has learned such guidance already; give the one that it learned from"
+    check(not asked & denoiser.facts.keys(), again)
+    weights = short_hash([*denoiser.state_dict().values()])
     if attention:
-        denoiser = PerturbedAttention(denoiser, attention, s_null=attention_null)
+        denoiser = PerturbedAttention(denoiser, attention[0], s_null=attention[1])
     if weaker is not None:
-        denoiser = AutoGuidance(denoiser, load_denoiser(weaker, device="cpu"), auto, s_null=auto_null)
+        worse = load_denoiser(weaker, device="cpu")
+        own = f"the weaker weights '{weaker}' are the teacher's own; give those of less training (--weaker)"
+        check(short_hash([*worse.state_dict().values()]) != weights, own)
+        denoiser = AutoGuidance(denoiser, worse, auto[0], s_null=auto[1])
     return denoiser

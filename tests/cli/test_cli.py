@@ -59,6 +59,23 @@ def test_every_verb_has_help_with_an_example(dlcv, verb):
     assert all(re.match(r"  +(dlcv|accelerate launch|torchrun) ", line) for line in examples.splitlines() if line)
 
 
+def test_the_verbs_of_train_pass_every_option_of_a_run_on(dlcv, monkeypatch):
+    got = {}
+    monkeypatch.setattr(cli.train, "show_training", lambda begin, *args, **kwargs: begin())
+    modules = {"digits": "digits.training", "faces": "faces.training"}
+    modules |= {name: f"emoji.{name}_training" for name in ("clip", "autoencoder", "text_to_image")}
+    for name, module in modules.items():
+        record = lambda *args, name=name, **run: got.update({name: run})  # noqa: E731
+        monkeypatch.setattr(importlib.import_module(f"dlcv_diffusion.{module}"), f"train_{name}", record)
+        given = "--resume --steps 3 --batch-size 4 --lr 0.5 --seed 6 --precision auto --compile --device cpu"
+        data = "--data pictures" if name == "faces" else ""
+        code, _, wrong = dlcv(f"train {name.replace('_', '-')} {data} {given} --checkpoint-every 7 --preview-every 8")
+        assert code == 0, wrong
+    wanted = {"resume": True, "steps": 3, "batch_size": 4, "lr": 0.5, "seed": 6, "precision": "auto", "compile": True}
+    wanted |= {"device": "cpu", "checkpoint_every": 7, "preview_every": 8}
+    assert all(run | wanted == run for run in got.values()) and len(got) == 5
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_what_a_verb_takes_is_named_in_one_style(dlcv, verb):
     usage = " ".join(dlcv(f"{verb} --help")[1].partition("\n\n")[0].split())

@@ -195,7 +195,8 @@ def test_a_guided_run_learns_from_a_teacher_and_a_weaker_one(pictures, tmp_path)
     with torch.no_grad():  # of v, since the student begins as its teacher
         missing = AUTOGUIDANCE * (teacher.model(x, t) - weaker.model(x, t))
     assert states[0].loss == pytest.approx(missing.square().mean().item(), rel=1e-3)
-    assert load_denoiser(tmp_path / "run" / "model.safetensors").facts["autoguidance"] == AUTOGUIDANCE
+    facts = load_denoiser(tmp_path / "run" / "model.safetensors").facts
+    assert facts["autoguidance"] == AUTOGUIDANCE and "attention_guidance" not in facts
     for state in train_faces(pictures, "guided", tmp_path / "stopped", checkpoint_every=1, **options):
         if state.step == 1:
             break
@@ -208,10 +209,11 @@ def test_a_guided_run_learns_from_a_teacher_and_a_weaker_one(pictures, tmp_path)
     "preset, teacher, options, said",
     [
         ("guided", None, {}, "needs a teacher .--teacher.: the model.safetensors of a run of 'small'"),
-        ("tiny", "faces", {}, "the preset 'tiny' learns from the pictures alone; leave out the teacher"),
+        ("tiny", "faces", {}, "the preset 'tiny' learns from the pictures alone; leave out --teacher and --weaker"),
+        ("guided", None, {"weaker": "faces"}, "needs a teacher .--teacher."),
         ("guided", "digits", {}, "the teacher 'digits' draws 20 classes by label; give one that draws without labels"),
-        ("guided", "faces", {}, "the teacher 'faces' draws 1×64×64, and the pictures are 1×8×8; they must be alike"),
-        ("guided", "faces", {"prediction": "eps"}, "the teacher predicts v, and so must its student"),
+        ("guided", "faces", {}, "the teacher 'faces' has learned such guidance already"),
+        ("guided", "faces", {"weaker": "faces"}, "the weaker weights 'faces' are the teacher's own"),
         ("guided", "missing.safetensors", {}, "missing.safetensors"),
     ],
 )
@@ -219,6 +221,20 @@ def test_a_teacher_that_does_not_fit_is_refused(pictures, tmp_path, preset, teac
     with pytest.raises(UserError, match=said):
         list(train_faces(pictures, preset, tmp_path / "run", size=SIZE, teacher=teacher, device="cpu", **options))
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ({"size": 16}, "draws 1×8×8, and the pictures are 1×16×16; they must be alike"),
+        ({"size": SIZE, "prediction": "eps"}, "the teacher predicts v, and so must its student"),
+    ],
+)
+def test_a_teacher_that_draws_otherwise_is_refused(pictures, tmp_path, options, said):
+    write_teacher(tmp_path / "plain.safetensors")
+    with pytest.raises(UserError, match=said):
+        list(train_faces(pictures, "guided", tmp_path / "run", teacher=tmp_path / "plain.safetensors", **options))
+    assert names(tmp_path) == ["plain.safetensors"]
 
 
 def test_another_preset_and_another_run_are_refused(pictures, tmp_path):

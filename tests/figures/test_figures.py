@@ -278,7 +278,10 @@ def test_facts_read_as_words():
     found = describe({"seeds": [3, 5], "t": [349, 348, 347], "w": 2.5, "ema": True}).replace("\u00a0", " ")
     assert found == "Seeds 3 and 5, t = 349, 348 and 347, guidance weight w = 2.5, ema = True"
     assert describe({"seeds": range(200, 300, 5)}) == "Seeds 200, 205, …, 295"
-    assert describe({"seeds": [0, 2, 4]}) == "Seeds 0, 2 and 4"
+    assert describe({"t": [349, 299, 249, 199, 149, 99]}).endswith("349, 299, …, 99")
+    assert describe({"seeds": [0, 2, 4, 6, 8]}) == "Seeds 0, 2, 4, 6 and 8"
+    assert describe({"seeds": [0, 2, 4, 6, 8, 9]}) == "Seeds 0, 2, 4, 6, 8 and 9"
+    assert describe({"seeds": [0, 1, 4_000_000_000]}) == "Seeds 0, 1 and 4000000000"
     assert describe({"eta": 0.0}) == "η\u00a0=\u00a00"
     assert describe({"t": 349, "w": 1}).startswith("t\u00a0=\u00a0349, "), "T is something else"
     assert describe({"fast": False, "signal leak": True}) == "In float32, noise with the mean colours of the data"

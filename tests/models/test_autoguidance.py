@@ -32,6 +32,16 @@ def test_it_goes_on_from_the_weaker_network_to_the_better_one_and_beyond():
     assert guided.facts == {"autoguidance": 1.5, "weaker_step": 7} and (a - b).abs().max() > 1e-3
 
 
+def test_no_label_has_a_scale_of_its_own():
+    plain, weaker = denoiser(), denoiser("eps")
+    guided = AutoGuidance(plain, weaker, 1.0, s_null=0.5)
+    for label, s in ((4, 1.0), (20, 0.5)):
+        labels = torch.full((2,), label)
+        with torch.no_grad():
+            torch.testing.assert_close(guided(X, T, labels), AutoGuidance(plain, weaker, s)(X, T, labels))
+    assert guided.facts["autoguidance_null"] == 0.5
+
+
 @pytest.mark.parametrize(
     ("weaker", "s", "said"),
     [

@@ -63,7 +63,10 @@ def test_they_come_into_the_pipeline(pipeline, tmp_path):
     assert torch.equal(pipeline.text_encoder.get_input_embeddings().weight[-3:], torch.cat([TWO, ONE[None]]))
     with pytest.raises(UserError, match="the token '<new1>' exists already"):
         load_concepts(pipeline, tmp_path / "a.pt")
-    assert load_concepts(pipeline, tmp_path / "a.pt", token="<again>") == ["<again>"]
+    custom(pipeline, tmp_path / "c.safetensors", ["<kept>"])
+    with pytest.raises(UserError, match="whose tokens keep their names; leave out the other name"):
+        load_concepts(pipeline, f"<mine>={tmp_path / 'c.safetensors'}")
+    assert load_concepts(pipeline, f"<again>={tmp_path / 'a.pt'}") == ["<again>"]
 
 
 def test_a_text_to_image_model_reads_prompts_with_them(pipeline_folder, pipeline, tmp_path):
@@ -77,7 +80,9 @@ def test_a_text_to_image_model_reads_prompts_with_them(pipeline_folder, pipeline
 
 def test_a_file_of_several_terms(tmp_path):
     torch.save({"<new1>": ONE, "<new2>": TWO}, tmp_path / "two.bin")
-    with pytest.raises(UserError, match=r"holds several terms: <new1>, <new2>; choose one of them by token="):
+    with pytest.raises(
+        UserError, match=r"holds several terms: <new1>, <new2>; choose one of them, as in '<new1>=.*two.bin'"
+    ):
         read_concept_file(tmp_path / "two.bin")
     with pytest.raises(UserError, match=r"several terms"):
         read_concept_file(tmp_path / "two.bin", token="<new3>")

@@ -1,6 +1,7 @@
 """The course's input.json to its 25 pictures a prompt, and their grade: end to end on the small pipeline."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from dlcv_diffusion.personalisation.course import picture_name, read_input
 from dlcv_diffusion.personalisation.grading import grade_personalisation
 from dlcv_diffusion.zero_shot import load_clip
 
+NAMES = "new1", "new2"
 ASKED = {
     "0": {
         "src_image": "dog",
@@ -41,9 +43,9 @@ def input_json(tmp_path):
     path.write_text(json.dumps(ASKED))
     for concept, colour in (("0", "red"), ("1", "blue")):
         write_concept(tmp_path / concept, colour)
-    for name in ("<new1>", "<new2>"):
-        vectors = torch.randn(1, 32, generator=torch.Generator().manual_seed(len(name)))
-        write_embedding(tmp_path / f"{name[1:-1]}.safetensors", name, vectors)
+    for name in NAMES:
+        vectors = torch.randn(1, 32, generator=torch.Generator().manual_seed(len(name) + 2))
+        write_embedding(tmp_path / f"{name}.safetensors", f"<{name}>", vectors)
     return path
 
 
@@ -116,15 +118,39 @@ def test_the_scores_are_the_formula(tmp_path, input_json):
 
 
 def test_a_file_that_calls_its_word_otherwise(sample, tmp_path):
-    _, _, wrong = sample(more="--count 2")
+    assert sample(more="--count 2")[0] == 0
     pictures = {path.name: path.read_bytes() for path in (tmp_path / "out").rglob("*.png")}
+    assert len(pictures) == 6
     found = read_concept_file(tmp_path / "new1.safetensors").vectors["<new1>"]
     torch.save({"string_to_param": {"*": found}, "name": "mine"}, tmp_path / "mine.pt")  # as AUTOMATIC1111 writes it
     (tmp_path / "new1.safetensors").unlink()
     code, _, wrong = sample(learnt=("new2",), more="--embeddings <new1>=mine.pt --count 2")
     assert code == 0, wrong
-    assert len(pictures) == 6
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").rglob("*.png")} == pictures
+
+
+def test_words_of_one_file_by_their_names(sample, tmp_path):
+    found = {f"<{name}>": read_concept_file(tmp_path / f"{name}.safetensors").vectors[f"<{name}>"] for name in NAMES}
+    torch.save(found, tmp_path / "two.bin")
+    code, _, wrong = sample(learnt=(), more="--embeddings <new1>=two.bin --embeddings <new2>=two.bin --count 1")
+    assert code == 0, wrong
+    code, _, wrong = sample(learnt=("new1",), more="--embeddings <new1>=two.bin")
+    assert code == 2 and "two of the files hold the token '<new1>'; load one of them by another name" in wrong
+
+
+def test_the_guidance_scale_is_the_models(dlcv, input_json, monkeypatch, pipeline_folder):
+    monkeypatch.setattr("dlcv_diffusion.personalisation.load_concepts", lambda *paths: None)
+    scales = []
+
+    def write(sd, asked, out, *, scale, **rest):
+        scales.append(scale)
+        return [Path("0.png")]
+
+    monkeypatch.setattr("dlcv_diffusion.personalisation.course.write_hw2_personalisation", write)
+    for model, more in (("emoji", ""), (pipeline_folder, ""), ("emoji", "--scale 1.5")):
+        code, _, wrong = dlcv(f"personalise sample input.json out --embeddings a --model {model} --device cpu {more}")
+        assert code == 0, wrong
+    assert scales == [3.0, 6.0, 1.5]
 
 
 def test_a_token_that_was_not_loaded(sample):
