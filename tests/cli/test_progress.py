@@ -32,7 +32,9 @@ def run(tmp_path):
     def begin(options, prelude=""):
         log = (tmp_path / "log").open("w")
         words = ["dlcv", *f"{TRAIN} {options}".split()]
-        code = f"import sys\nsys.argv = {words}\n{prelude}\nfrom dlcv_diffusion import cli\ncli.main()"
+        # a shell lets its background jobs, and what they begin, ignore Ctrl-C
+        heard = "import signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)"
+        code = f"{heard}\nsys.argv = {words}\n{prelude}\nfrom dlcv_diffusion import cli\ncli.main()"
         processes.append(subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=log, stderr=log))
         return processes[-1]
 
