@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from run_notebooks import LIVE, environment, lab_metadata, main, slim, solutions
+from run_notebooks import LIVE, UNSEEN, environment, lab_metadata, main, slim, solutions
 
 
 @pytest.fixture
@@ -146,3 +146,19 @@ def test_a_picture_of_few_numbered_colours_keeps_each_of_them():
     found = slim(buffer.getvalue())
     before, after = (np.asarray(Image.open(io.BytesIO(each)).convert("RGB")) for each in (buffer.getvalue(), found))
     assert (before == after).all() and len(found) <= len(buffer.getvalue())
+
+
+def test_a_picture_of_some_hundred_colours_does_with_256_numbered_ones():
+    shades = np.array([[5 * red, 5 * green, 200] for red in range(18) for green in range(18)], np.uint8)
+    rows = np.concatenate([np.repeat(np.arange(200), 20), np.arange(200, 324)])  # twenty pixels of each, or one
+    pixels = shades[np.random.default_rng(0).permutation(np.resize(rows, 72 * 65)).reshape(72, 65)]
+    pixels[:4], pixels[4:8] = 0, 255
+    found = {}
+    for mode in ("RGB", "RGBA"):
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).convert(mode).save(buffer, "PNG")
+        found[mode] = slim(buffer.getvalue())
+    opened = Image.open(io.BytesIO(found["RGBA"]))
+    off = np.asarray(opened.convert("RGB")).astype(int) - pixels
+    assert opened.mode == "P" and found["RGB"] == found["RGBA"]
+    assert 0 < np.abs(off).max() <= UNSEEN and np.square(off).mean() < 0.25 and (off[:8] == 0).all()
