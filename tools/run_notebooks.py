@@ -34,6 +34,7 @@ from dlcv_diffusion.files import atomic_write
 ROOT = Path(__file__).resolve().parents[1]
 NOWHERE = "http://127.0.0.1:9"  # nobody answers there: what tries to download fails at once, and is seen
 LIVE = "application/vnd.jupyter.widget-view+json"
+UNSEEN = 20  # levels of 255 that a palette may be off in the worst place of a picture
 
 
 def environment(figures: Path, *, cpu: bool) -> dict[str, str]:
@@ -52,9 +53,6 @@ def solutions(notebook: Mapping) -> list[str]:
     fence = re.compile(r"^ *```python\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
     blocks = [block for text in folded for block in fence.findall(text)]
     return [textwrap.dedent(block).strip() for block in blocks]
-
-
-UNSEEN = 20  # levels that a colour, in the worst place of a picture, may be off
 
 
 def lab_metadata() -> dict[str, dict]:
@@ -91,8 +89,8 @@ def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 def slim(png: bytes) -> bytes:
     """The PNG with levels rounded to multiples of five, none off by more than two of 255, and packed by oxipng.
 
-    Noise of a level or two is what costs most, and nobody sees it. Black, white, text and dots per inch stay. Where 256
-    numbered colours are as good (half a level in the root mean square, `UNSEEN` at most), they are taken.
+    Noise of a level or two is what costs most, and nobody sees it. Black, white, text and dots per inch stay. Opaque
+    pictures in which 256 colours come within half a level of this (root mean square; `UNSEEN` at most) get a palette.
     """
     with Image.open(io.BytesIO(png)) as image:
         image.load()
