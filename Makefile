@@ -4,14 +4,18 @@
 #   VENV      where the environment lives                                   make run VENV=~/venvs/dlcv
 #   PIP_ARGS  further words for pip, such as another index for torch        make run PIP_ARGS="--index-url …"
 #   TESTS     what `make test` runs, instead of everything                  make test TESTS=tests/test_figures.py
+#   JOBS      in how many processes, which share the CPU cores              make test JOBS=8
 
 PYTHON ?= python3
 VENV ?= .venv
 PIP_ARGS ?=
 TESTS ?=
+JOBS ?= 2
 
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
+CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+SHARE := $(shell echo $$(( $(CORES) > $(JOBS) ? $(CORES) / $(JOBS) : 1 )))
 OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_DATASETS_OFFLINE=1
 
 .PHONY: help run lab test lint format notebooks install
@@ -32,7 +36,7 @@ lab: $(INSTALLED)
 	@PYTHONPATH=tools $(PY) -m jupyterlab --notebook-dir=notebooks --ContentsManager.pre_save_hook=saving.keep_metadata
 
 test: $(INSTALLED) lint
-	$(OFFLINE) $(PY) -m pytest $(TESTS)
+	$(OFFLINE) OMP_NUM_THREADS=$(SHARE) $(PY) -m pytest -n $(JOBS) --dist loadfile $(TESTS)
 
 lint: $(INSTALLED)
 	$(PY) -m ruff check .
