@@ -36,7 +36,8 @@ lab: $(INSTALLED)
 	@PYTHONPATH=tools $(PY) -m jupyterlab --notebook-dir=notebooks --ContentsManager.pre_save_hook=saving.keep_metadata
 
 test: $(INSTALLED) lint
-	$(OFFLINE) OMP_NUM_THREADS=$(SHARE) $(PY) -m pytest -n $(JOBS) --dist loadfile $(TESTS)
+	$(OFFLINE) OMP_NUM_THREADS=$(SHARE) $(PY) -m pytest -n $(JOBS) --dist loadfile $(or $(TESTS),--ignore=tests/browser)
+	$(if $(TESTS),,$(OFFLINE) $(PY) -m pytest tests/browser) # alone: a browser that waits for its kernel is slow enough
 
 lint: $(INSTALLED)
 	$(PY) -m ruff check .
