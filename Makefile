@@ -35,9 +35,10 @@ run: $(INSTALLED)
 lab: $(INSTALLED)
 	@PYTHONPATH=tools $(PY) -m jupyterlab --notebook-dir=notebooks --ContentsManager.pre_save_hook=saving.keep_metadata
 
+# Browsers are slow enough without a neighbour: their tests come last, and alone.
 test: $(INSTALLED) lint
 	$(OFFLINE) OMP_NUM_THREADS=$(SHARE) $(PY) -m pytest -n $(JOBS) --dist loadfile $(or $(TESTS),--ignore=tests/browser)
-	$(if $(TESTS),,$(OFFLINE) $(PY) -m pytest tests/browser) # alone: a browser that waits for its kernel is slow enough
+	$(if $(TESTS),,$(OFFLINE) $(PY) -m pytest tests/browser)
 
 lint: $(INSTALLED)
 	$(PY) -m ruff check .
