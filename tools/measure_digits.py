@@ -1,7 +1,7 @@
 """Measure digit weights: accuracy, Fréchet distance and nearest training images for guidance of every strength.
 
-    python tools/measure_digits.py                          # the shipped weights: 23 rows, 35 minutes on one CPU core
-    python tools/measure_digits.py --ddpm-only              # the report's own setting, 350 steps: 35 more
+    python tools/measure_digits.py                          # the shipped weights: 23 rows, an hour on a slow CPU core
+    python tools/measure_digits.py --ddpm-only              # the report's own setting, 350 steps: another hour
     python tools/measure_digits.py --quick --per-class 10   # 3 rows of 200 images
     python tools/measure_digits.py --weights runs/digits/checkpoint.safetensors   # the average of a run so far
 
